@@ -1,0 +1,1 @@
+"""Cosmos through NVIDIA's NIM container: families (who takes which fields), client (the HTTP side), nodes."""

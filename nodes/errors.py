@@ -1,0 +1,169 @@
+"""Every failure that a person can meet.
+
+Each class is one failure: a code (for ever: the editor's translations are keyed by it), the values it was raised with,
+an English text (what happened, what was given, what is allowed) and a remedy (what to do).
+"""
+
+from typing import ClassVar
+
+
+class Failure(Exception):
+    """Base of all. `values` fill the braces of `text` and `remedy`; str() is both, in English."""
+
+    code: ClassVar[str]
+    text: ClassVar[str]
+    remedy: ClassVar[str]
+
+    def __init__(self, **values):
+        self.values = values
+        super().__init__(f"{self.text} {self.remedy}".strip().format(**values))
+
+
+class RoomFailed(Failure):
+    code = "room_failed"
+    text = "Xavi9Videos: the nodes of the room '{room}' are missing, because it could not load ({cause})."
+    remedy = "{cure}"
+
+
+class BadSetting(Failure):
+    code = "bad_setting"
+    text = "The setting {variable}={value} is not usable: {rule}."
+    remedy = "Correct it in the environment or in the pack's .env file, then restart ComfyUI."
+
+
+class EmptyPrompt(Failure):
+    code = "empty_prompt"
+    text = "The prompt is empty."
+    remedy = "Describe the video that you want in a sentence or two."
+
+
+class PromptTooLong(Failure):
+    code = "prompt_too_long"
+    text = "The prompt has {given} {unit}, and {family} takes up to {allowed}."
+    remedy = "Shorten it."
+
+
+class NotOffered(Failure):
+    code = "not_offered"
+    text = "{family} has no {name} {given}; it has {allowed}."
+    remedy = "Set {name} to {nearest}, the nearest that it has."
+
+
+class CosmosNotReady(Failure):
+    code = "cosmos_not_ready"
+    text = "Cosmos at {url} is not ready: {state}."
+    remedy = (
+        "Start it with `docker compose restart {service}` and look at `docker compose logs {service}`: a first start "
+        "downloads the model and can take more than half an hour. If Cosmos runs elsewhere, set {setting} to its "
+        "address; to let nodes wait for a start, set COSMOS_WAIT_SECONDS."
+    )
+
+
+class CosmosFamilyUnknown(Failure):
+    code = "cosmos_family_unknown"
+    text = "Cosmos at {url} does not tell which model family it serves ({found})."
+    remedy = "Set COSMOS_FAMILY to one of {allowed}, then restart ComfyUI."
+
+
+class CosmosTimedOut(Failure):
+    code = "cosmos_timed_out"
+    text = "Cosmos at {url} did not finish within {limit:g} seconds."
+    remedy = (
+        "Please try a shorter video or fewer steps, or raise COSMOS_TIMEOUT_SECONDS. The job is not sent again by "
+        "itself: the NIM may still be computing it."
+    )
+
+
+class CosmosRefused(Failure):
+    code = "cosmos_refused"
+    text = "Cosmos at {url} refused the job (HTTP {status}): {words}"
+    remedy = "Change the input that it names and queue again."
+
+
+class CosmosGuardrail(CosmosRefused):
+    code = "cosmos_guardrail"
+    text = "Cosmos at {url} blocked the job (HTTP {status}): {words}"
+    remedy = (
+        "Reword the prompt; words in the negative prompt can trigger the guardrail too, so try to leave it empty."
+    )
+
+
+class CosmosFailed(Failure):
+    code = "cosmos_failed"
+    text = "Cosmos at {url} failed (HTTP {status}): {words}"
+    remedy = "Look at `docker compose logs {service}`; if it does not recover, `docker compose restart {service}`."
+
+
+class CosmosRedirected(Failure):
+    code = "cosmos_redirected"
+    text = "The address {url} answers with a redirect (HTTP {status}), which is not followed."
+    remedy = "Set {setting} to the address of the NIM itself."
+
+
+class CosmosNoVideo(Failure):
+    code = "cosmos_no_video"
+    text = "Cosmos at {url} answered without a video: {words}"
+    remedy = "If a guardrail held it back, reword the prompt; otherwise look at `docker compose logs {service}`."
+
+
+class CosmosBadReply(Failure):
+    code = "cosmos_bad_reply"
+    text = "The reply of Cosmos at {url} is broken: {reason}."
+    remedy = "Nothing was kept. Look at `docker compose logs {service}`, then queue again."
+
+
+class CosmosConnectionLost(Failure):
+    code = "cosmos_connection_lost"
+    text = "The connection to Cosmos at {url} broke after {received:.1f} MB of the reply ({reason})."
+    remedy = (
+        "The job is not sent again by itself. See whether the NIM was restarted (`docker compose ps {service}`), then "
+        "queue again."
+    )
+
+
+class CosmosReplyTooLarge(Failure):
+    code = "cosmos_reply_too_large"
+    text = "The reply of Cosmos at {url} is larger than {limit} MB."
+    remedy = "Please try a shorter video or a lower resolution, or raise XAVI9_MAX_REPLY_MB."
+
+
+class DiskFull(Failure):
+    code = "disk_full"
+    text = "{folder} has {free:.0f} MB free, and this video needs about {needed:.0f} MB."
+    remedy = "Free some space or save elsewhere, then queue again. Nothing half-written was left."
+
+
+class CannotWrite(Failure):
+    code = "cannot_write"
+    text = "The video could not be written to {folder}: {reason}."
+    remedy = "Check that the folder exists, is writable and has space, then queue again. Nothing half-written was left."
+
+
+class BadFilenamePrefix(Failure):
+    code = "bad_filename_prefix"
+    text = "The filename_prefix {given!r} is not usable: {reason}."
+    remedy = "Give a name, or folders and a name, inside ComfyUI's {save_to} folder, such as xavi9videos/video."
+
+
+class UnknownFormat(Failure):
+    code = "unknown_format"
+    text = "The format is missing or not known; known are {allowed}."
+    remedy = "Set format to one of them."
+
+
+class VideoUnreadable(Failure):
+    code = "video_unreadable"
+    text = "The video cannot be read: {reason}."
+    remedy = "Check that the file is whole and plays elsewhere."
+
+
+class VideoEmpty(Failure):
+    code = "video_empty"
+    text = "The video has no frames ({reason})."
+    remedy = "Check the node that made it, or the trim before this node."
+
+
+class AudioNotUsable(Failure):
+    code = "audio_not_usable"
+    text = "The audio cannot be encoded: {reason}."
+    remedy = "Connect one clip of 1 to 8 channels with a sample rate between 8000 and 96000 Hz."

@@ -1,0 +1,51 @@
+"""The list of rooms. A room that cannot load is reported and left out; the others stay."""
+
+import logging
+from importlib import import_module
+from pathlib import Path
+
+from comfy_api.latest import ComfyExtension, io
+
+from .errors import BadSetting, RoomFailed
+
+log = logging.getLogger(__name__)
+
+ROOMS = ("cosmos", "video")
+REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+
+
+def cure_for(error: Exception) -> str:
+    match error:
+        case BadSetting():
+            return error.remedy
+        case ImportError():
+            return f"With ComfyUI's own Python run `pip install -r {REQUIREMENTS}`, then restart ComfyUI."
+        case _:
+            return "Update ComfyUI and this pack, restart, and if it stays report this line."
+
+
+def open_rooms() -> tuple[list[type[io.ComfyNode]], dict[str, RoomFailed]]:
+    """Import every room and build its schemas.
+
+    Returns the nodes of the rooms that work, and by name the failures of those that do not.
+    """
+    nodes, failed = [], {}
+    for room in ROOMS:
+        try:
+            found = import_module(f".{room}.nodes", __package__).NODES
+            # When one schema raises, the host drops every later node of the pack: each is built inside its room's try.
+            for node in found:
+                node.GET_SCHEMA()
+        except Exception as error:
+            failed[room] = RoomFailed(room=room, cause=f"{type(error).__name__}: {error}", cure=cure_for(error))
+            log.error("%s", failed[room])
+            log.debug("Room %s:", room, exc_info=error)
+        else:
+            nodes += found
+    return nodes, failed
+
+
+class Xavi9Videos(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        nodes, _ = open_rooms()
+        return nodes

@@ -1,0 +1,60 @@
+"""Where files go: inside the host's own folders, whatever a workflow says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import folder_paths
+from comfy.cli_args import args
+
+from ..errors import BadFilenamePrefix
+
+FOLDERS = {"output": folder_paths.get_output_directory, "temp": folder_paths.get_temp_directory}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A folder that exists, the file name's stem, the first free counter, and the folder as the editor names it."""
+
+    folder: Path
+    stem: str
+    counter: int
+    subfolder: str
+
+
+def save_target(prefix: str, save_to: str, width: int, height: int) -> Target:
+    """Resolve a filename_prefix with the host's rules (%width%, %date% and so on, folders, counter).
+
+    Raises BadFilenamePrefix when it is empty, leaves the folder, or cannot be made.
+    """
+    try:
+        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
+            prefix, FOLDERS[save_to](), width, height
+        )
+        if stem in ("", ".", "..") or len(stem.encode()) > 200:
+            raise ValueError("it needs a file name of 1 to 200 bytes")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except Exception as error:
+        # The host raises a bare Exception for a path outside its folder, in several lines.
+        reason = " ".join(str(error).split()).removeprefix("**** ERROR: ")
+        raise BadFilenamePrefix(given=prefix, reason=reason, save_to=save_to) from None
+    return Target(Path(folder), stem, counter, subfolder)
+
+
+def temp_file(suffix: str) -> Path:
+    """A new name in the host's temp folder, which the host empties when it starts and ends."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"xavi9-{uuid4().hex}{suffix}"
+
+
+def index_file() -> Path:
+    """Our index of saved videos, in a user folder that the host serves to nobody (it holds prompts)."""
+    folder = Path(folder_paths.get_system_user_directory("xavi9videos"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "videos.jsonl"
+
+
+def metadata_wanted() -> bool:
+    """False when the server was started with --disable-metadata."""
+    return not args.disable_metadata

@@ -1,0 +1,273 @@
+"""A VIDEO into a file: encoded in one pass, picture and sound together, or its stream copied as it is."""
+
+import contextvars
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import av
+import torch
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+from ..errors import VideoEmpty
+from .formats import Format
+from .source import FileSource, Sound, Source
+
+T = TypeVar("T")
+
+AHEAD = 4
+COPIED = {
+    "mp4": ({"h264", "hevc", "av1", "vp9", "mpeg4"}, {"aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"}),
+    "webm": ({"vp8", "vp9", "av1"}, {"opus", "vorbis"}),
+}
+TRANSPOSE = {1: [("transpose", "cclock")], 2: [("hflip", None), ("vflip", None)], 3: [("transpose", "clock")]}
+BITS_PER_CHANNEL = 96_000
+
+
+@dataclass
+class Written:
+    """What is in the file: codec, pictures, size in pixels, seconds, and in words what had to be changed."""
+
+    codec: str
+    frames: int
+    width: int
+    height: int
+    seconds: float
+    notes: list[str]
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Iterate in a thread of its own, at most AHEAD items early, with the caller's context and inference mode."""
+    end = object()
+    context = contextvars.copy_context()
+
+    def fetch():
+        # Inference mode belongs to a thread.
+        with torch.inference_mode():
+            return next(items, end)
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="frames")
+    try:
+        waiting = deque(pool.submit(context.run, fetch) for _ in range(AHEAD))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(context.run, fetch))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def upright_even(frame: av.VideoFrame) -> av.filter.Graph | None:
+    """A filter that turns a frame upright and repeats its last row or column where H.264 needs an even size."""
+    turns = round(frame.rotation / 90) % 4
+    width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+    steps = list(TRANSPOSE.get(turns, []))
+    if width % 2 or height % 2:
+        right, bottom = width % 2, height % 2
+        steps += [
+            ("pad", f"{width + right}:{height + bottom}"),
+            ("fillborders", f"right={right}:bottom={bottom}:mode=smear"),
+        ]
+    if not steps:
+        return None
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+        *(graph.add(*step) for step in steps),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+def prepared(frames: Iterator[av.VideoFrame], pixel_format: str) -> Iterator[av.VideoFrame]:
+    """Frames upright, of even size, in the encoder's pixel format; RGB becomes limited-range BT.709."""
+    graph = size = None
+    for index, frame in enumerate(frames):
+        if index == 0:
+            graph = upright_even(frame)
+        pts, time_base, rgb = frame.pts, frame.time_base, frame.format.is_rgb
+        if graph:
+            graph.push(frame)
+            frame = graph.pull()
+        size = size or (frame.width, frame.height)
+        frame = frame.reformat(
+            *size,
+            format=pixel_format,
+            dst_colorspace=Colorspace.ITU709 if rgb else None,
+            dst_color_range=ColorRange.MPEG,
+        )
+        if rgb:
+            frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
+            frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        frame.pts, frame.time_base = pts, time_base
+        # The source's own picture types would force the encoder's.
+        frame.pict_type = 0
+        yield frame
+
+
+class Soundtrack:
+    """Sound that is encoded into `output` beside the picture, never more than a packet ahead of it."""
+
+    def __init__(self, output: av.container.OutputContainer, encoder: str, sound: Sound):
+        rates = av.Codec(encoder, "w").audio_rates
+        rate = sound.rate if rates is None or sound.rate in rates else 48_000
+        self.output, self.sound, self.heard = output, sound, -math.inf
+        self.stream = output.add_stream(encoder, rate=rate, layout=sound.layout)
+        self.stream.bit_rate = BITS_PER_CHANNEL * self.stream.layout.nb_channels
+        self.packets = self.encoded()
+
+    def encoded(self) -> Iterator[av.Packet]:
+        for frame in self.sound.safe_frames():
+            yield from self.stream.encode(frame)
+        yield from self.stream.encode(None)
+
+    def up_to(self, seconds: float):
+        while self.heard <= seconds and (packet := next(self.packets, None)):
+            self.heard = float(packet.pts * packet.time_base)
+            self.output.mux(packet)
+
+
+def open_output(path: Path, container: str, tags: dict[str, str]) -> av.container.OutputContainer:
+    """An MP4 or WebM with the tags given. Faststart, since the editor reads only the first 64 MB of a dropped file."""
+    options = {"movflags": "use_metadata_tags+faststart"} if container == "mp4" else {}
+    output = av.open(str(path), "w", format=container, options=options)
+    output.metadata.update(tags)
+    return output
+
+
+def sound_notes(sound: Sound | None) -> list[str]:
+    return [f"{sound.mended} audio samples were NaN or infinite and are silent"] if sound and sound.mended else []
+
+
+def encode(
+    source: Source,
+    path: Path,
+    format: Format,
+    options: dict,
+    tags: dict[str, str],
+    sound: Callable[[], Sound | None],
+    step: Callable[[int], None],
+) -> Written:
+    """Encode every frame of `source` to `path`, picture and sound interleaved.
+
+    step(frames done) is called for each frame, and what it raises ends the work. Raises VideoUnreadable, VideoEmpty and
+    OSError (disk); the caller removes the file then.
+    """
+    pixel_format, encoder_options = format.settings(options)
+    pictures = ahead(prepared(source.frames(), pixel_format))
+    first = next(pictures, None)
+    if first is None:
+        raise VideoEmpty(reason="none lies inside its trim")
+    audio = sound()
+    with open_output(path, format.container, tags) as output:
+        video = output.add_stream(format.encoder, rate=source.rate, options=encoder_options)
+        context = video.codec_context
+        context.width, context.height, context.pix_fmt = first.width, first.height, pixel_format
+        context.time_base = source.time_base
+        context.colorspace, context.color_range = first.colorspace, ColorRange.MPEG
+        context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
+        # PyAV's default is slices, which on x264 costs speed and size.
+        context.thread_type = "FRAME"
+        soundtrack = Soundtrack(output, format.audio_encoder, audio) if audio else None
+        for done, frame in enumerate(chain([first], pictures), 1):
+            output.mux(video.encode(frame))
+            step(done)
+            if soundtrack:
+                soundtrack.up_to(frame.time)
+        output.mux(video.encode(None))
+        if soundtrack:
+            soundtrack.up_to(math.inf)
+        seconds = frame.time + float(1 / source.rate)
+    notes = sound_notes(audio)
+    if context.width * context.height != source.width * source.height:
+        notes.append(
+            f"{source.width}x{source.height} became {context.width}x{context.height} (last row or column repeated), "
+            "because its pixel format needs an even size"
+        )
+    return Written(context.codec.canonical_name, done, context.width, context.height, seconds, notes)
+
+
+def copyable(source: Source) -> str | None:
+    """The container in which `auto` keeps a source's own stream: mp4 or webm, or None when it has to be encoded."""
+    if not isinstance(source, FileSource) or source.brand == "qt  ":
+        return None
+    for container, (pictures, sounds) in COPIED.items():
+        if container in source.container and source.codec in pictures and set(source.audio_codecs) <= sounds:
+            return container if not source.trimmed or cut_is_exact(source) else None
+    return None
+
+
+def cut_is_exact(source: FileSource) -> bool:
+    """Whether the picture packets inside the trim stand together in the file and begin with a keyframe.
+
+    Otherwise a copy would miss pictures, or hold some that cannot be decoded.
+    """
+    kept = ended = False
+    with source.open() as container:
+        video = container.streams.video[0]
+        container.seek(source.first, stream=video)
+        for packet in container.demux(video):
+            if packet.dts is None or (source.end is not None and packet.dts >= source.end):
+                break
+            if not source.inside(packet.pts):
+                ended = kept
+            elif ended or not (kept or packet.is_keyframe):
+                return False
+            else:
+                kept = True
+    return kept
+
+
+def copy(
+    source: FileSource,
+    path: Path,
+    container: str,
+    audio_encoder: str,
+    tags: dict[str, str],
+    sound: Sound | None,
+    step: Callable[[int], None],
+) -> Written:
+    """Copy the stream of a `copyable` source to `path`, inside its trim, neither decoded nor encoded.
+
+    `sound` replaces the source's own. step and what is raised are as with encode().
+    """
+    done, seconds = 0, 0.0
+    with source.open() as old, open_output(path, container, tags) as output:
+        streams = [old.streams.video[0]]
+        if sound is None:
+            streams += [it for it in old.streams.audio if it.codec_context]
+        new = {it.index: output.add_stream_from_template(it) for it in streams}
+        soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
+        began = None
+        if source.trimmed:
+            old.seek(source.first, stream=streams[0])
+        for packet in old.demux(streams):
+            if packet.dts is None:
+                continue
+            picture = packet.stream is streams[0]
+            if source.trimmed:
+                pts = int(packet.pts * packet.time_base / source.time_base)
+                if not source.inside(pts) or (began is None and not picture):
+                    continue
+                began = packet.pts * packet.time_base if began is None else began
+                shift = round(began / packet.time_base)
+                packet.pts -= shift
+                packet.dts -= shift
+            if picture:
+                done += 1
+                step(done)
+                seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            packet.stream = new[packet.stream.index]
+            output.mux_one(packet)
+            if picture and soundtrack:
+                soundtrack.up_to(seconds)
+        if soundtrack:
+            soundtrack.up_to(math.inf)
+        context = streams[0].codec_context
+        return Written(source.codec, done, context.width, context.height, seconds, sound_notes(sound))
+
+

@@ -1,0 +1,209 @@
+"""The frames and the sound of any VIDEO, a few at a time: the one door for pictures between the rooms."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from comfy_api.latest import Input, InputImpl, Types
+
+from ..errors import AudioNotUsable, VideoEmpty, VideoUnreadable
+
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+SOUND_CHUNK_SECONDS = 1
+
+
+@dataclass
+class Sound:
+    """Frames of planar float samples, pts in 1/rate seconds; `mended` counts NaN and infinite samples made silent."""
+
+    rate: int
+    layout: str
+    frames: Iterator[av.AudioFrame]
+    mended: int = 0
+
+    def safe_frames(self) -> Iterator[av.AudioFrame]:
+        for frame in self.frames:
+            samples = frame.to_ndarray()
+            good = np.isfinite(samples)
+            if not good.all():
+                self.mended += int(samples.size - np.count_nonzero(good))
+                frame = sound_frame(np.where(good, samples, 0), self.rate, self.layout, frame.pts)
+            yield frame
+
+
+def sound_frame(samples: np.ndarray, rate: int, layout: str, pts: int) -> av.AudioFrame:
+    """samples: [channels, n] of float."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, dtype=np.float32), format="fltp", layout=layout)
+    frame.sample_rate = rate
+    frame.pts = pts
+    frame.time_base = Fraction(1, rate)
+    return frame
+
+
+def tensor_sound(audio: Input.Audio, seconds: Fraction | None = None) -> Sound | None:
+    """The host's AUDIO, cut to `seconds` when given; None when it has no samples. Raises AudioNotUsable."""
+    waveform, rate = audio["waveform"], int(audio["sample_rate"])
+    if waveform.ndim != 3 or waveform.shape[0] != 1:
+        raise AudioNotUsable(reason=f"its shape is {tuple(waveform.shape)}, not [1, channels, samples]")
+    if waveform.shape[1] not in LAYOUTS:
+        raise AudioNotUsable(reason=f"it has {waveform.shape[1]} channels")
+    if not 8000 <= rate <= 384_000:
+        raise AudioNotUsable(reason=f"its sample rate is {rate} Hz")
+    length = waveform.shape[2] if seconds is None else min(waveform.shape[2], -int(-seconds * rate // 1))
+    layout = LAYOUTS[waveform.shape[1]]
+
+    def frames():
+        for start in range(0, length, rate * SOUND_CHUNK_SECONDS):
+            part = waveform[0, :, start : min(start + rate * SOUND_CHUNK_SECONDS, length)]
+            yield sound_frame(part.float().cpu().numpy(), rate, layout, start)
+
+    return Sound(rate, layout, frames()) if length else None
+
+
+class TensorSource:
+    """A VIDEO whose frames are a float tensor [frames, height, width, 3 or 4], values 0..1; alpha is left out."""
+
+    def __init__(self, components: Types.VideoComponents, ten_bit: bool):
+        self.images = components.images
+        self.count, self.height, self.width = self.images.shape[:3]
+        if not self.count:
+            raise VideoEmpty(reason="its image batch is empty")
+        # CreateVideo makes its Fraction from a float: 29.97002997 must become 30000/1001 again.
+        self.rate = Fraction(components.frame_rate).limit_denominator(1001)
+        if self.rate <= 0:
+            raise VideoUnreadable(reason=f"its frame rate is {components.frame_rate}")
+        self.time_base = 1 / self.rate
+        self.audio = components.audio
+        self.format, self.scale, self.dtype = (
+            ("rgb48le", 65535, torch.uint16) if ten_bit else ("rgb24", 255, torch.uint8)
+        )
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        # One buffer for all frames: 25 MB of fresh memory for each 1080p frame costs more than the arithmetic.
+        scaled = torch.empty_like(self.images[0, ..., :3], dtype=torch.float32, memory_format=torch.contiguous_format)
+        for index, image in enumerate(self.images):
+            torch.mul(image[..., :3], self.scale, out=scaled)
+            pixels = scaled.add_(0.5).clamp_(0, self.scale).to(self.dtype).cpu().numpy()
+            frame = av.VideoFrame.from_ndarray(pixels, format=self.format)
+            frame.pts = index
+            frame.time_base = self.time_base
+            yield frame
+
+    def sound(self) -> Sound | None:
+        return tensor_sound(self.audio, self.count / self.rate) if self.audio else None
+
+
+class FileSource:
+    """A VIDEO that is a file, its trim window honoured with the host's own rounding; decoded as it is read."""
+
+    def __init__(self, file: str | io.BytesIO, start: float, duration: float):
+        self.file, self.start, self.duration = file, start, duration
+        with self.open() as container:
+            video = container.streams.video[0]
+            self.rate = video.average_rate or video.guessed_rate or Fraction(1)
+            self.time_base = video.time_base
+            self.width, self.height = video.width, video.height
+            self.container = container.format.name
+            self.brand = container.metadata.get("major_brand", "")
+            self.codec = video.codec.canonical_name
+            self.audio_codecs = [it.codec.canonical_name for it in container.streams.audio if it.codec_context]
+            length = float(container.duration or 0) / av.time_base - start
+            self.seconds = min(length, duration) if duration else length
+            self.count = max(round(self.seconds * self.rate), 1)
+            self.first = int(start / video.time_base)
+            self.end = int((start + duration) / video.time_base) if duration else None
+            self.origin = self.first  # the pts that becomes 0, for the sound too; the first frame decoded corrects it
+        self.bytes = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else Path(file).stat().st_size
+
+    @property
+    def trimmed(self) -> bool:
+        return bool(self.start or self.duration)
+
+    @contextmanager
+    def open(self) -> Iterator[av.container.InputContainer]:
+        """The file for reading. What PyAV raises meanwhile becomes VideoUnreadable."""
+        # Picture and sound are read side by side, each with its own position.
+        file = io.BytesIO(self.file.getbuffer()) if isinstance(self.file, io.BytesIO) else self.file
+        try:
+            with av.open(file) as container:
+                if not container.streams.video:
+                    raise VideoUnreadable(reason="it has no picture")
+                yield container
+        except (av.FFmpegError, OSError) as error:
+            name = self.file if isinstance(self.file, str) else "the data"
+            raise VideoUnreadable(reason=f"{name}: {error.strerror or error}") from error
+
+    def inside(self, pts: int) -> bool:
+        return pts >= self.first and (self.end is None or pts < self.end)
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        with self.open() as container:
+            video = container.streams.video[0]
+            video.thread_type = "AUTO"
+            if self.first:
+                container.seek(self.first, stream=video)
+            last = None
+            for frame in container.decode(video):
+                if frame.pts is None:
+                    frame.pts = self.first if last is None else last + 1
+                if self.end is not None and frame.pts >= self.end:
+                    return
+                if frame.pts < self.first:
+                    continue
+                if last is None:
+                    self.origin = frame.pts
+                # A muxer takes rising times only, and broken files repeat some; no frame is dropped for that.
+                last = frame.pts if last is None else max(frame.pts, last + 1)
+                frame.pts = last - self.origin
+                frame.time_base = self.time_base
+                yield frame
+
+    def sound(self) -> Sound | None:
+        if not self.audio_codecs:
+            return None
+        with self.open() as container:
+            stream = next(it for it in container.streams.audio if it.codec_context)
+            rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
+        layout = LAYOUTS.get(channels, "stereo")
+        return Sound(rate, layout, self.sound_frames(rate, layout))
+
+    def sound_frames(self, rate: int, layout: str) -> Iterator[av.AudioFrame]:
+        began = self.origin * self.time_base
+        first = round(began * rate)
+        end = round((self.start + self.duration) * rate) if self.duration else None
+        with self.open() as container:
+            stream = next(it for it in container.streams.audio if it.codec_context)
+            resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            if self.start:
+                container.seek(int(began / stream.time_base), stream=stream)
+            position = None
+            for decoded in container.decode(stream):
+                for frame in resampler.resample(decoded):
+                    if position is None:
+                        position = round(frame.pts * frame.time_base * rate) if frame.pts is not None else 0
+                    low = max(first - position, 0)
+                    high = frame.samples if end is None else min(end - position, frame.samples)
+                    if low < high:
+                        yield sound_frame(frame.to_ndarray()[:, low:high], rate, layout, position + low - first)
+                    position += frame.samples
+                if end is not None and position is not None and position >= end:
+                    return
+
+
+Source = TensorSource | FileSource
+
+
+def open_source(video: Input.Video, ten_bit: bool = False) -> Source:
+    """The frames of any VIDEO of the host; ten_bit keeps 16 bits of a float tensor.
+
+    Raises VideoUnreadable or VideoEmpty.
+    """
+    if isinstance(video, InputImpl.VideoFromFile):
+        return FileSource(video.get_stream_source(), *video.get_active_trim_window())
+    return TensorSource(video.get_components(), ten_bit)
