@@ -67,7 +67,7 @@ class CosmosFamilyUnknown(Failure):
 
 class CosmosTimedOut(Failure):
     code = "cosmos_timed_out"
-    text = "Cosmos at {url} did not finish within {limit:g} seconds."
+    text = "Cosmos at {url} did not finish within {limit} seconds."
     remedy = (
         "Please try a shorter video or fewer steps, or raise COSMOS_TIMEOUT_SECONDS. The job is not sent again by "
         "itself: the NIM may still be computing it."
@@ -114,7 +114,7 @@ class CosmosBadReply(Failure):
 
 class CosmosConnectionLost(Failure):
     code = "cosmos_connection_lost"
-    text = "The connection to Cosmos at {url} broke after {received:.1f} MB of the reply ({reason})."
+    text = "The connection to Cosmos at {url} broke after {megabytes} MB of the reply ({reason})."
     remedy = (
         "The job is not sent again by itself. See whether the NIM was restarted (`docker compose ps {service}`), then "
         "queue again."

@@ -115,17 +115,13 @@ class Client:
         # Costs a tenth of a second, which would otherwise be paid at ComfyUI's start.
         import httpx
 
-        key = self.settings.ngc_api_key
-        secure = key and self.address.url.startswith("https://")
         lock = LOCKS.setdefault(self.address.url, threading.Lock())
         while not lock.acquire(blocking=False):
             await asyncio.sleep(TICK_SECONDS)
         try:
             # trust_env is off: a proxy or .netrc of the environment has no business between us and a NIM of our own.
             async with httpx.AsyncClient(
-                headers={"Authorization": f"Bearer {key.get_secret_value()}"} if secure else {},
-                timeout=httpx.Timeout(CONNECT_SECONDS),
-                trust_env=False,
+                headers=self.headers(), timeout=httpx.Timeout(CONNECT_SECONDS), trust_env=False
             ) as http:
                 await self.wait_ready(http)
                 family = family_set(self.settings.cosmos_family) or await self.ask_family(http)
@@ -136,7 +132,7 @@ class Client:
                     async with asyncio.timeout(limit):
                         reply = await self.infer(http, body, path)
                 except TimeoutError:
-                    raise errors.CosmosTimedOut(url=self.address.url, limit=limit) from None
+                    raise self.failure(errors.CosmosTimedOut, limit=f"{limit:g}") from None
                 return Result(path, reply.upsampled_prompt or prompt)
         except BaseException as error:
             path.unlink(missing_ok=True)
@@ -145,6 +141,17 @@ class Client:
             raise
         finally:
             lock.release()
+
+    def headers(self) -> dict[str, str]:
+        key = self.settings.ngc_api_key
+        secure = key and self.address.url.startswith("https://")
+        return {"Authorization": f"Bearer {key.get_secret_value()}"} if secure else {}
+
+    def failure(self, kind: type[errors.Failure], **values) -> errors.Failure:
+        """A failure at our address. A NIM, or a proxy before it, may quote our headers: the key is blotted out."""
+        if key := self.settings.ngc_api_key:
+            values = {name: str(value).replace(key.get_secret_value(), "***") for name, value in values.items()}
+        return kind(**vars(self.address), **values)
 
     async def get(self, http, path: str) -> tuple[int, dict]:
         """Status and JSON object of a GET; {} when the body is none. Raises httpx.HTTPError."""
@@ -164,7 +171,7 @@ class Client:
         except httpx.HTTPError as error:
             return f"it cannot be reached ({error or type(error).__name__})"
         if 300 <= status < 400:
-            raise errors.CosmosRedirected(url=self.address.url, status=status, setting=self.address.setting)
+            raise self.failure(errors.CosmosRedirected, status=status)
         if status == 200 and body.get("status") == "ready":
             return None
         return f"it answers HTTP {status}, {words_of(body) or body.get('status') or 'without a reason'}"
@@ -174,9 +181,7 @@ class Client:
         while state := await self.state(http):
             left = started + self.settings.cosmos_wait_seconds - time.monotonic()
             if left <= 0:
-                raise errors.CosmosNotReady(
-                    url=self.address.url, state=state, service=self.address.service, setting=self.address.setting
-                )
+                raise self.failure(errors.CosmosNotReady, state=state)
             self.doing = "Cosmos is starting"
             await asyncio.sleep(min(left, 1))
 
@@ -212,32 +217,25 @@ class Client:
                     async for chunk in response.aiter_bytes():
                         received += len(chunk)
                         if received > limit:
-                            raise errors.CosmosReplyTooLarge(
-                                url=self.address.url, limit=self.settings.xavi9_max_reply_mb
-                            )
+                            raise self.failure(errors.CosmosReplyTooLarge, limit=self.settings.xavi9_max_reply_mb)
                         self.doing = f"Receiving the video, {received / 1e6:.0f} MB"
                         reader.feed(chunk)
                 rest = reader.close()
                 if not reader.video_bytes:
-                    words = self.hide_key(words_of(rest) or "it gives no reason")
-                    raise errors.CosmosNoVideo(url=self.address.url, service=self.address.service, words=words)
+                    raise self.failure(errors.CosmosNoVideo, words=words_of(rest) or "it gives no reason")
                 check_video(path)
                 return Reply.model_validate(rest)
         except httpx.HTTPError as error:
-            raise errors.CosmosConnectionLost(
-                url=self.address.url, received=received / 1e6, service=self.address.service,
-                reason=str(error) or type(error).__name__,
-            ) from error
+            values = {"megabytes": round(received / 1e6, 1), "reason": str(error) or type(error).__name__}
+            raise self.failure(errors.CosmosConnectionLost, **values) from error
         except BrokenReply as error:
-            raise errors.CosmosBadReply(
-                url=self.address.url, service=self.address.service, reason=self.hide_key(str(error))
-            ) from None
+            raise self.failure(errors.CosmosBadReply, reason=error) from None
 
     async def refuse(self, response):
         """Raise the failure that an HTTP status other than 200 stands for, with the NIM's own words."""
         status = response.status_code
         if 300 <= status < 400:
-            raise errors.CosmosRedirected(url=self.address.url, status=status, setting=self.address.setting)
+            raise self.failure(errors.CosmosRedirected, status=status)
         raw = b""
         async for chunk in response.aiter_bytes():
             raw += chunk
@@ -247,19 +245,12 @@ class Client:
             body = json.loads(raw)
         except ValueError:
             body = re.sub(r"<[^>]*>", " ", raw.decode(errors="replace"))
-        words = self.hide_key(words_of(body) or "no reason given")
-        if status >= 500:
-            failure = errors.CosmosFailed
-        elif re.search("guardrail|blocked|unsafe|safety", words, re.I):
-            failure = errors.CosmosGuardrail
+        words = words_of(body) or "no reason given"
+        if re.search("guardrail|blocked|unsafe|safety", words, re.I):
+            kind = errors.CosmosGuardrail
         else:
-            failure = errors.CosmosRefused
-        raise failure(url=self.address.url, status=status, words=words, service=self.address.service)
-
-    def hide_key(self, words: str) -> str:
-        """What a NIM or a proxy before it says may quote our own request's headers."""
-        key = self.settings.ngc_api_key
-        return words.replace(key.get_secret_value(), "***") if key else words
+            kind = errors.CosmosFailed if status >= 500 else errors.CosmosRefused
+        raise self.failure(kind, status=status, words=words)
 
 
 def words_of(body) -> str:

@@ -20,7 +20,7 @@ SOUND_CHUNK_SECONDS = 1
 
 @dataclass
 class Sound:
-    """Frames of planar float samples, pts in 1/rate seconds; `mended` counts NaN and infinite samples made silent."""
+    """Frames of interleaved float samples, pts in 1/rate seconds; `mended` counts NaN and infinite ones made silent."""
 
     rate: int
     layout: str
@@ -38,8 +38,9 @@ class Sound:
 
 
 def sound_frame(samples: np.ndarray, rate: int, layout: str, pts: int) -> av.AudioFrame:
-    """samples: [channels, n] of float."""
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, dtype=np.float32), format="fltp", layout=layout)
+    """samples: [n, channels] of float, or the same in one row. Interleaved, since PyAV fails on eight planes."""
+    row = np.ascontiguousarray(samples, dtype=np.float32).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(row, format="flt", layout=layout)
     frame.sample_rate = rate
     frame.pts = pts
     frame.time_base = Fraction(1, rate)
@@ -61,7 +62,7 @@ def tensor_sound(audio: Input.Audio, seconds: Fraction | None = None) -> Sound |
     def frames():
         for start in range(0, length, rate * SOUND_CHUNK_SECONDS):
             part = waveform[0, :, start : min(start + rate * SOUND_CHUNK_SECONDS, length)]
-            yield sound_frame(part.float().cpu().numpy(), rate, layout, start)
+            yield sound_frame(part.T.float().cpu().numpy(), rate, layout, start)
 
     return Sound(rate, layout, frames()) if length else None
 
@@ -179,7 +180,7 @@ class FileSource:
         end = round((self.start + self.duration) * rate) if self.duration else None
         with self.open() as container:
             stream = next(it for it in container.streams.audio if it.codec_context)
-            resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
             if self.start:
                 container.seek(int(began / stream.time_base), stream=stream)
             position = None
@@ -190,7 +191,8 @@ class FileSource:
                     low = max(first - position, 0)
                     high = frame.samples if end is None else min(end - position, frame.samples)
                     if low < high:
-                        yield sound_frame(frame.to_ndarray()[:, low:high], rate, layout, position + low - first)
+                        samples = frame.to_ndarray().reshape(frame.samples, -1)[low:high]
+                        yield sound_frame(samples, rate, layout, position + low - first)
                     position += frame.samples
                 if end is not None and position is not None and position >= end:
                     return

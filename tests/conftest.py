@@ -1,0 +1,49 @@
+"""What every test stands on: the host's modules, the pack as the package xavi9videos, a NIM and a real server."""
+
+import importlib.util
+import sys
+import tempfile
+
+import pytest
+from setup_host import HOSTS, REPO, host_path
+
+# The host's modules read their arguments and paths once, at import: they get a CPU and a base directory of their own.
+sys.pycache_prefix, sys.dont_write_bytecode = str(HOSTS / "pycache"), False
+sys.path.insert(0, str(host_path()))
+BASE = tempfile.TemporaryDirectory(prefix="xavi9-host-")
+
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True
+args.use_pytorch_cross_attention = True
+args.base_directory = BASE.name
+
+# One name for the pack, by its own spec: with this root on sys.path, "nodes" would be ours instead of the host's.
+_spec = importlib.util.spec_from_file_location("xavi9videos", REPO / "__init__.py",
+                                               submodule_search_locations=[str(REPO)])
+sys.modules["xavi9videos"] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules["xavi9videos"])
+
+
+@pytest.fixture(scope="session")
+def nim():
+    """A strict loopback NIM of the Cosmos3 family; each test that uses it finds it reset."""
+    from nim.loopback import LoopbackNIM
+
+    with LoopbackNIM(family="cosmos3") as loopback:
+        yield loopback
+
+
+@pytest.fixture(autouse=True)
+def _reset_nim(request):
+    if "nim" in request.fixturenames:
+        request.getfixturevalue("nim").reset()
+
+
+@pytest.fixture(scope="session")
+def server(nim, tmp_path_factory):
+    """The ComfyHost that all tests share, with this pack, whose Cosmos address is nim's."""
+    from comfy_host import ComfyHost
+
+    with ComfyHost(tmp_path_factory.mktemp("comfy"), env={"COSMOS_NIM_URL": nim.url}) as host:
+        yield host

@@ -1,0 +1,234 @@
+"""What a NIM checks before it computes: the request against schema.json, in the words of pydantic and FastAPI."""
+
+import base64
+import io
+import json
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+FAMILIES = json.loads(Path(__file__).with_name("schema.json").read_text(encoding="ascii"))["families"]
+
+TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list}
+MESSAGES = {
+    "missing": "Field required",
+    "extra_forbidden": "Extra inputs are not permitted",
+    "model_attributes_type": "Input should be a valid dictionary or object to extract fields from",
+    "int_type": "Input should be a valid integer",
+    "float_type": "Input should be a valid number",
+    "str_type": "Input should be a valid string",
+    "bool_type": "Input should be a valid boolean",
+    "list_type": "Input should be a valid list",
+    "finite_number": "Input should be a finite number",
+    "literal_error": "Input should be {}",
+    "greater_than_equal": "Input should be greater than or equal to {}",
+    "less_than_equal": "Input should be less than or equal to {}",
+    "string_too_short": "String should have at least {} character",
+    "string_too_long": "String should have at most {} characters",
+    "value_error": "Value error, {}",
+}
+PYDANTIC_NAMES = {"str_type": "string_type"}
+
+
+class Refusal(Exception):
+    """A request that the NIM turns down: the HTTP status, and pydantic's list of errors or one text."""
+
+    def __init__(self, status: int, errors: list[dict] | str):
+        super().__init__(status, errors)
+        self.status, self.errors = status, errors
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an accepted request asks for; seed is the NIM's own choice where the request has none."""
+
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    frames: int
+    fps: float
+    upsample: bool
+
+
+def error(kind: str, loc: list, value: object, limit: object = None) -> dict:
+    """One entry of pydantic's error list."""
+    return {"type": PYDANTIC_NAMES.get(kind, kind), "loc": loc, "msg": MESSAGES[kind].format(limit), "input": value}
+
+
+def check(family: str, mode: str, body: object) -> Job:
+    """The job that the parsed JSON `body` of POST /v1/infer asks for; `mode` is Predict1's container, else unused.
+
+    Raises Refusal exactly as the NIM would answer.
+    """
+    spec = FAMILIES[family]
+    if spec["mode_field"] and isinstance(body, dict):
+        # Only the mode says which fields exist, so a bad one is the whole answer.
+        name = spec["mode_field"]
+        given = {name: body[name]} if name in body else {}
+        _raise(_field_errors({name: spec["fields"][name]}, given, spec["modes"][0], ["body"]))
+        mode = body[name]
+    _raise(_field_errors(spec["fields"], body, mode, ["body"]))
+    return _predict1_job(spec, mode, body) if family == "predict1" else _cosmos3_job(spec, mode, body)
+
+
+def _raise(errors: list[dict]) -> None:
+    if errors:
+        raise Refusal(422, errors)
+
+
+def _field_errors(fields: dict, value: object, mode: str, loc: list) -> list[dict]:
+    if not isinstance(value, dict):
+        return [error("model_attributes_type", loc, value)]
+    known = {name: field for name, field in fields.items() if mode in field.get("modes", [mode])}
+    errors = []
+    for name, field in known.items():
+        if name in value:
+            errors += _value_errors(field, value[name], mode, [*loc, name])
+        elif mode in field["required"]:
+            errors.append(error("missing", [*loc, name], value))
+    return errors + [error("extra_forbidden", [*loc, name], value[name]) for name in value if name not in known]
+
+
+def _value_errors(field: dict, value: object, mode: str, loc: list) -> list[dict]:
+    kind = field["type"]
+    if kind == "object":
+        return _field_errors(field["fields"], value, mode, loc)
+    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+        return [error(f"{kind}_type", loc, value)]
+    if kind == "float" and not math.isfinite(value):
+        return [error("finite_number", loc, str(value))]
+    if "choices" in field and value not in field["choices"]:
+        return [error("literal_error", loc, value, ", ".join(map(repr, field["choices"])))]
+    if kind == "list":
+        return [e for i, item in enumerate(value) for e in _value_errors(field["items"], item, mode, [*loc, i])]
+    size = len(value) if kind == "str" else value
+    low, high = ("string_too_short", "string_too_long") if kind == "str" else ("greater_than_equal", "less_than_equal")
+    if size < field.get("min", size):
+        return [error(low, loc, value, field["min"])]
+    if size > field.get("max", size):
+        return [error(high, loc, value, field["max"])]
+    return []
+
+
+def _predict1_job(spec: dict, mode: str, body: dict) -> Job:
+    params = {name: field["default"] for name, field in spec["fields"]["video_params"]["fields"].items()}
+    params |= body.get("video_params", {})
+    size, sizes = [params["width"], params["height"]], spec["sizes"]
+    if any(side % sizes["multiple_of"] for side in size):
+        raise Refusal(400, f"width and height must be multiples of {sizes['multiple_of']}, got {size[0]}x{size[1]}")
+    if size not in sizes["allowed"]:
+        names = ", ".join(f"{width}x{height}" for width, height in sizes["allowed"])
+        raise Refusal(400, f"Unsupported resolution {size[0]}x{size[1]}, supported resolutions are {names}")
+    given = [name for name in spec["one_of"].get(mode, []) if name in body]
+    if mode in spec["one_of"] and len(given) != 1:
+        raise Refusal(422, [error("value_error", ["body"], body, "exactly one of image and video must be provided")])
+    for name in given:
+        data = _media(spec["fields"][name], name, name, body[name])
+        if name == "video":
+            _check_clip(spec["clip"], size, data)
+    upsample = body.get("prompt_upsampling", mode in spec["fields"]["prompt_upsampling"]["modes"])
+    frames, fps = params["frames_count"], params["frames_per_sec"]
+    return Job(body.get("prompt", ""), _seed(body), *size, frames, fps, upsample)
+
+
+def _cosmos3_job(spec: dict, mode: str, body: dict) -> Job:
+    fields, rule = spec["fields"], spec["frames"]
+    resolution = body.get("resolution", fields["resolution"]["default"])
+    frames = body.get("num_frames", fields["num_frames"]["default"])
+    tier, _, aspect = resolution.partition("_")
+    if not rule["min"] <= frames <= rule["max"][tier]:
+        text = f"num_frames must be between {rule['min']} and {rule['max'][tier]} at resolution {resolution}"
+        raise Refusal(422, [error("value_error", ["body", "num_frames"], frames, text)])
+    if frames % rule["step"] != rule["offset"]:
+        raise Refusal(422, [error("value_error", ["body", "num_frames"], frames, "num_frames must be 1 + 4k")])
+    if "input_reference" in body:
+        field = fields["input_reference"]
+        _media(field, "input_reference", field["media"][mode], body["input_reference"])
+    latents = 1 + (frames - 1) // rule["step"]
+    indexes = body.get("condition_frame_indexes_vision", [])
+    if any(index >= latents for index in indexes):
+        text = f"the largest index must be below the {latents} latent frames of the output"
+        raise Refusal(422, [error("value_error", ["body", "condition_frame_indexes_vision"], indexes, text)])
+    width, height = spec["sizes"][tier][aspect or "16_9"]
+    fps = body.get("fps", fields["fps"]["default"])
+    return Job(body["prompt"], _seed(body), width, height, frames, fps, upsample=False)
+
+
+def _seed(body: dict) -> int:
+    return body.get("seed", random.getrandbits(32))
+
+
+def _media(field: dict, name: str, kind: str, text: str) -> bytes:
+    """The bytes of a conditioning image or clip, which FFmpeg can decode."""
+
+    def refuse(reason: str) -> Refusal:
+        return Refusal(422, [error("value_error", ["body", name], text[:80], reason)])
+
+    if not text.strip():
+        raise refuse(f"an {kind} is required")
+    if text.startswith(("http://", "https://")):
+        raise refuse("URL inputs are disabled")
+    if kind == "image" and len(text) > field.get("max_image_length", math.inf):
+        raise refuse(f"the image is longer than {field['max_image_length']} characters")
+    payload = text
+    if text.startswith("data:"):
+        head, _, payload = text.partition(";base64,")
+        if "data_url" not in field["forms"] or not head.startswith(f"data:{kind}/"):
+            raise refuse(f"not a base64 {kind}")
+    try:
+        data = base64.b64decode(payload, validate=True)
+        with av.open(io.BytesIO(data)) as container:
+            next(container.decode(video=0))
+            still = container.format.name.endswith("_pipe")
+    except (ValueError, av.FFmpegError, StopIteration, IndexError) as exception:
+        raise refuse(f"cannot decode the {kind}: {type(exception).__name__}") from exception
+    if still != (kind == "image"):
+        raise refuse(f"not {kind} data")
+    if kind == "video" and len(data) > field.get("max_video_bytes", math.inf):
+        raise refuse(f"the video is larger than {field['max_video_bytes']} bytes")
+    return data
+
+
+def _check_clip(rule: dict, size: list[int], data: bytes) -> None:
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        frames = sum(packet.size > 0 for packet in container.demux(stream))
+        found = ([stream.width, stream.height], frames, stream.average_rate, stream.format.name)
+    if found != (size, rule["frames"], rule["fps"], rule["pix_fmt"]):
+        raise Refusal(500, f"TorchScript autoencoder expects exactly {size[0]}x{size[1]} {rule}, got {found}")
+
+
+def openapi(family: str, mode: str) -> dict:
+    """FastAPI's document for the family, in which POST /v1/infer refers to the schema of its request."""
+    spec = FAMILIES[family]
+    modes = spec["modes"] if spec["mode_field"] else [mode]
+    components: dict = {}
+    _component(components, "InferRequest", spec["fields"], modes)
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}}
+    body = {"content": content, "required": True}
+    operation = {"summary": "Infer", "requestBody": body, "responses": {"200": {"description": "Successful Response"}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "NVIDIA NIM", "version": "1.0.0"},
+        "paths": {"/v1/infer": {"post": operation}},
+        "components": {"schemas": components},
+    }
+
+
+def _component(components: dict, name: str, fields: dict, modes: list[str]) -> None:
+    words = {"int": "integer", "float": "number", "str": "string", "bool": "boolean", "list": "array"}
+    properties = {}
+    for key, field in fields.items():
+        if not set(modes) & set(field.get("modes", modes)):
+            continue
+        if field["type"] == "object":
+            _component(components, "VideoParams", field["fields"], modes)
+            properties[key] = {"$ref": "#/components/schemas/VideoParams"}
+        else:
+            properties[key] = {"type": words[field["type"]]}
+    required = [key for key in properties if set(modes) <= set(fields[key]["required"])]
+    components[name] = {"type": "object", "additionalProperties": False, "properties": properties, "required": required}
