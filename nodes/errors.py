@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class Failure(Exception):
-    """Base of all. `values` fill the braces of `text` and `remedy`; str() is both, in English."""
+    """Base of all. `values` fill the braces of `text` and `remedy`; str() is both, in English, as `what` and `cure`."""
 
     code: ClassVar[str]
     text: ClassVar[str]
@@ -16,7 +16,9 @@ class Failure(Exception):
 
     def __init__(self, **values):
         self.values = values
-        super().__init__(f"{self.text} {self.remedy}".strip().format(**values))
+        self.what = self.text.format(**values)
+        self.cure = self.remedy.format(**values)
+        super().__init__(f"{self.what} {self.cure}")
 
 
 class RoomFailed(Failure):

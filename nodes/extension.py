@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfy_api.latest import ComfyExtension, io
 
-from .errors import BadSetting, RoomFailed
+from .errors import Failure, RoomFailed
 
 log = logging.getLogger(__name__)
 
@@ -14,14 +14,17 @@ ROOMS = ("cosmos", "video")
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
-def cure_for(error: Exception) -> str:
+def room_failed(room: str, error: Exception) -> RoomFailed:
     match error:
-        case BadSetting():
-            return error.remedy
+        case Failure():
+            cause, cure = error.what, error.cure
         case ImportError():
-            return f"With ComfyUI's own Python run `pip install -r {REQUIREMENTS}`, then restart ComfyUI."
+            cause = str(error)
+            cure = f"With ComfyUI's own Python run `pip install -r {REQUIREMENTS}`, then restart ComfyUI."
         case _:
-            return "Update ComfyUI and this pack, restart, and if it stays report this line."
+            cause = f"{type(error).__name__}: {error}"
+            cure = "Update ComfyUI and this pack, restart, and if it stays report this line."
+    return RoomFailed(room=room, cause=cause.rstrip("."), cure=cure)
 
 
 def open_rooms() -> tuple[list[type[io.ComfyNode]], dict[str, RoomFailed]]:
@@ -37,7 +40,7 @@ def open_rooms() -> tuple[list[type[io.ComfyNode]], dict[str, RoomFailed]]:
             for node in found:
                 node.GET_SCHEMA()
         except Exception as error:
-            failed[room] = RoomFailed(room=room, cause=f"{type(error).__name__}: {error}", cure=cure_for(error))
+            failed[room] = room_failed(room, error)
             log.error("%s", failed[room])
             log.debug("Room %s:", room, exc_info=error)
         else:

@@ -151,14 +151,17 @@ class VideoSave(io.ComfyNode):
         target = paths.save_target(filename_prefix, save_to, source.width, source.height)
         path, written = write(source, target, format, audio, tags_of(cls.hidden))
         if save_to == "output":
-            index.add(
-                paths.index_file(),
-                path,
-                seconds=round(written.seconds, 3),
-                codec=written.codec,
-                size=[written.width, written.height],
+            facts = {
+                "seconds": round(written.seconds, 3),
+                "codec": written.codec,
+                "size": [written.width, written.height],
                 **index.origin(cls.hidden.prompt or {}, cls.hidden.unique_id),
-            )
+            }
+            try:
+                index.add(paths.index_file(), path, **facts)
+            except OSError as error:
+                # The video is there; a history without it is the smaller loss.
+                log.warning("%s is not in the history: %s", path, error)
         megabytes = path.stat().st_size / 1e6
         notes = [f"{written.frames} frames, {written.seconds:.2f} s, {megabytes:.1f} MB", *written.notes]
         for note in written.notes:
