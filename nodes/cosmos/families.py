@@ -224,7 +224,7 @@ class Cosmos3(Family):
             negative_prompt=job.negative_prompt.strip() or None,
             resolution=f"{job.resolution}_{job.aspect_ratio.replace(':', '_')}",
             num_frames=job.frames,
-            fps=float(job.fps),
+            fps=job.fps,
             num_inference_steps=job.steps,
             guidance_scale=job.guidance_scale,
             seed=job.seed,

@@ -5,9 +5,9 @@ import json
 import re
 from typing import BinaryIO
 
-# A bare quotation mark in JSON always opens or closes a string, so this can only be the key itself. The second half
-# waits for some characters after the opening quotation mark, among them a data URL's prefix.
-VIDEO_KEY = re.compile(rb'(?<!\\)"b64_video"\s*:\s*"(?=[^"]{64}|[^"]*")(?:data:[^,"]*,)?')
+# Inside a JSON string every quotation mark is escaped, so this can only be the key itself. The second half waits for
+# some characters after the opening quotation mark, among them a data URL's prefix.
+VIDEO_KEY = re.compile(rb'"b64_video"\s*:\s*"(?=[^"]{64}|[^"]*")(?:data:[^,"]*,)?')
 MAX_REST = 1 << 20
 
 

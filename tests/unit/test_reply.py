@@ -60,6 +60,7 @@ def test_a_reply_without_a_video_has_no_bytes(body):
     [
         (f'{{"b64_video": "{TEXT[:-7]}"}}', "damaged or cut"),
         (f'{{"b64_video": "{TEXT[:100]}*{TEXT[101:]}"}}', "damaged or cut"),
+        (f'{{"b64_video": "{TEXT[:100]}****{TEXT[100:]}"}}', "damaged or cut"),
         (f'{{"b64_video": "{TEXT}', "middle of the video"),
         ("<html>Bad Gateway</html>", "not JSON: <html>"),
         ('["b64"]', "not a JSON object"),
