@@ -121,6 +121,24 @@ def test_a_click_and_a_flash_stay_in_the_same_frame(tmp_path):
     assert int(np.argmax(brightness)) == 30 == int(click * 24)
 
 
+def test_sound_lies_beside_its_picture_in_the_file(tmp_path):
+    """A player that streams must not fetch the whole picture before the first sound; 30 s is more than a muxer holds."""
+    encoded(from_tensor(moving(60, 96, 128), Fraction(2), sine(30, 8000, 1)), tmp_path / "a")
+    with av.open(str(tmp_path / "a")) as container:
+        placed = [(it.pos, it.stream.type, float(it.dts * it.time_base)) for it in container.demux() if it.size]
+    at = {"video": 0.0, "audio": 0.0}
+    for _, kind, seconds in sorted(placed):
+        at[kind] = seconds
+        assert abs(at["video"] - at["audio"]) < 12
+
+
+def test_an_intra_only_source_does_not_come_out_all_keyframes(tmp_path):
+    file = write_file(tmp_path / "a.mp4", frames=24, gop=1)
+    encoded(InputImpl.VideoFromFile(str(file)), tmp_path / "b")
+    with av.open(str(tmp_path / "b")) as container:
+        assert sum(it.is_keyframe for it in container.demux(video=0) if it.size) == 1
+
+
 def test_nan_and_infinite_samples_become_silence_and_are_counted(tmp_path):
     audio = sine(1)
     audio["waveform"][0, 0, 100:110] = float("nan")
@@ -194,6 +212,20 @@ def test_a_cut_on_a_keyframe_without_b_frames_is_copied_and_others_are_not(tmp_p
 
     assert of(0.5, 0.75) == of(0, 1) == of(1, 0) == "mp4"
     assert of(0.3, 0.7) is of(0.52, 0) is None
+
+
+def test_a_cut_before_a_frame_that_others_need_is_not_copied(tmp_path):
+    """With three B-frames between references, a cut that drops the later reference would leave them without it."""
+    file = write_file(tmp_path / "a.mp4", **{"bf": 3, "b_strategy": 0, "b-pyramid": "none"})
+    taken = []
+    for end in range(13, 24):
+        video = InputImpl.VideoFromFile(str(file), start_time=0.5, duration=(end - 12) / 24)
+        taken.append(copyable(open_source(video)) is not None)
+        if taken[-1]:
+            copied(video, tmp_path / "b")
+            expected = video.get_components().images.numpy() * 255
+            assert all(np.abs(a - b).mean() < 3 for a, b in zip(pictures(tmp_path / "b"), expected, strict=True))
+    assert True in taken and False in taken
 
 
 def test_a_trimmed_and_encoded_file_keeps_sound_and_picture_together(tmp_path):
@@ -292,7 +324,8 @@ def test_a_cut_past_the_end_says_that_there_are_no_frames(tmp_path):
         encoded(video, tmp_path / "b")
 
 
-def test_a_step_that_raises_stops_the_work_at_once(tmp_path):
+@pytest.mark.parametrize("way", ["encode", "copy"])
+def test_a_step_that_raises_stops_the_work_at_once(tmp_path, way):
     class Interrupt(BaseException):
         pass
 
@@ -304,7 +337,11 @@ def test_a_step_that_raises_stops_the_work_at_once(tmp_path):
             raise Interrupt
 
     with pytest.raises(Interrupt):
-        encoded(from_tensor(moving(100, 96, 128)), tmp_path / "a", step=step)
+        if way == "encode":
+            encoded(from_tensor(moving(100, 96, 128)), tmp_path / "a", step=step)
+        else:
+            source = open_source(InputImpl.VideoFromFile(str(write_file(tmp_path / "a.mp4"))))
+            copy(source, tmp_path / "b", "mp4", "aac", {}, None, step)
     assert seen == [1, 2, 3]
 
 
