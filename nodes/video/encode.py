@@ -173,15 +173,19 @@ def encode(
         # PyAV's default is slices, which on x264 costs speed and size.
         context.thread_type = "FRAME"
         soundtrack = Soundtrack(output, format.audio_encoder, audio) if audio else None
-        for done, frame in enumerate(chain([first], pictures), 1):
-            output.mux(video.encode(frame))
-            step(done)
-            if soundtrack:
-                soundtrack.up_to(frame.time)
-        output.mux(video.encode(None))
+        # The encoder holds back some dozens of frames: what it has let go says how far the sound may be.
+        done = 0
+        for frame in chain([first], pictures, [None]):
+            for packet in video.encode(frame):
+                at = float(packet.dts * packet.time_base)
+                output.mux(packet)
+                if soundtrack:
+                    soundtrack.up_to(at)
+            if frame:
+                done, seconds = done + 1, frame.time + float(1 / source.rate)
+                step(done)
         if soundtrack:
             soundtrack.up_to(math.inf)
-        seconds = frame.time + float(1 / source.rate)
     notes = sound_notes(audio)
     if context.width * context.height != source.width * source.height:
         notes.append(
