@@ -14,6 +14,10 @@ class Failure(Exception):
     text: ClassVar[str]
     remedy: ClassVar[str]
 
+    def __init_subclass__(cls):
+        # The editor shows an exception's module, which for a pack is its path on the server.
+        cls.__module__ = "xavi9videos"
+
     def __init__(self, **values):
         self.values = values
         self.what = self.text.format(**values)
@@ -55,9 +59,9 @@ class CosmosNotReady(Failure):
     code = "cosmos_not_ready"
     text = "Cosmos at {url} is not ready: {state}."
     remedy = (
-        "Start it with `docker compose restart {service}` and look at `docker compose logs {service}`: a first start "
-        "downloads the model and can take more than half an hour. If Cosmos runs elsewhere, set {setting} to its "
-        "address; to let nodes wait for a start, set COSMOS_WAIT_SECONDS."
+        "Start or restart it with `docker compose restart {service}` and look at `docker compose logs {service}`: a "
+        "first start downloads the model and can take more than half an hour. If Cosmos runs elsewhere, set {setting} "
+        "to its address; to let nodes wait for a start, set COSMOS_WAIT_SECONDS."
     )
 
 

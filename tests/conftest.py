@@ -40,6 +40,15 @@ def _reset_nim(request):
         request.getfixturevalue("nim").reset()
 
 
+@pytest.fixture
+def uncached(server):
+    """Makes the server forget its results, else it answers with what the same graph made in an earlier test."""
+    server.free(free_memory=True)
+    # The host frees them after this, before the next prompt; /free alone would race with that one.
+    image = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
+    server.run({"1": image, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
+
+
 @pytest.fixture(scope="session")
 def server(nim, tmp_path_factory):
     """The ComfyHost that all tests share, with this pack, whose Cosmos address is nim's."""

@@ -75,7 +75,7 @@ def main():
     for row in rows:
         log.info("%s", row)
     log.info(
-        "\nThese pictures are drawn by a stand-in, not by Cosmos; all else is real (ComfyUI, the nodes, the HTTP exchange, "
+        "\nA stand-in drew these pictures, not Cosmos; all else is real (ComfyUI, the nodes, the HTTP exchange, "
         "the files).\nDrop a file on the editor (make run) to get its workflow back."
     )
 

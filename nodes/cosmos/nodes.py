@@ -78,8 +78,9 @@ class CosmosText2World(io.ComfyNode):
                 io.Int.Input(
                     "frames",
                     default=121,
-                    min=1,
+                    min=25,
                     max=397,
+                    step=4,
                     tooltip="Predict1: 25 to 121. Cosmos3: 25, 29, 33 ... up to 197 at 720, 297 at 480, 397 at 256.",
                 ),
                 io.Int.Input(

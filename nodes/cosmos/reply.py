@@ -5,6 +5,8 @@ import json
 import re
 from typing import BinaryIO
 
+import pybase64
+
 # Inside a JSON string every quotation mark is escaped, so this can only be the key itself. The second half waits for
 # some characters after the opening quotation mark, among them a data URL's prefix.
 VIDEO_KEY = re.compile(rb'"b64_video"\s*:\s*"(?=[^"]{64}|[^"]*")(?:data:[^,"]*,)?')
@@ -53,7 +55,7 @@ class ReplyReader:
         whole = len(text) if last else len(text) // 4 * 4
         self.pending = text[whole:]
         try:
-            self.video_bytes += self.file.write(binascii.a2b_base64(text[:whole], strict_mode=True))
+            self.video_bytes += self.file.write(pybase64.b64decode(text[:whole], validate=True))
         except binascii.Error as error:
             raise BrokenReply(f"the base64 of the video is damaged or cut ({error})") from None
 

@@ -27,6 +27,8 @@ COPIED = {
 }
 TRANSPOSE = {1: [("transpose", "cclock")], 2: [("hflip", None), ("vflip", None)], 3: [("transpose", "clock")]}
 BITS_PER_CHANNEL = 96_000
+# From here on, the second pass over a copied file costs more than some kilobytes kept free for its index.
+LARGE_BYTES = 8_000_000
 
 
 @dataclass
@@ -131,9 +133,15 @@ class Soundtrack:
             self.output.mux(packet)
 
 
-def open_output(path: Path, container: str, tags: dict[str, str]) -> av.container.OutputContainer:
-    """An MP4 or WebM with the tags given. Faststart, since the editor reads only the first 64 MB of a dropped file."""
-    options = {"movflags": "use_metadata_tags+faststart"} if container == "mp4" else {}
+def open_output(path: Path, container: str, tags: dict[str, str], room: int = 0) -> av.container.OutputContainer:
+    """An MP4 or WebM with the tags given.
+
+    An MP4's index stands in front, since the editor reads only the first 64 MB of a dropped file: in the bytes kept for
+    it, or with room 0 by writing the file a second time.
+    """
+    options = {}
+    if container == "mp4":
+        options = {"movflags": "use_metadata_tags" if room else "use_metadata_tags+faststart", "moov_size": str(room)}
     output = av.open(str(path), "w", format=container, options=options)
     output.metadata.update(tags)
     return output
@@ -213,17 +221,27 @@ def cut_is_exact(source: FileSource) -> bool:
     kept = ended = False
     with source.open() as container:
         video = container.streams.video[0]
-        container.seek(source.first, stream=video)
-        for packet in container.demux(video):
+        for packet in source.read(container, video, container.demux(video)):
             if packet.dts is None or (source.end is not None and packet.dts >= source.end):
                 break
             if not source.inside(packet.pts):
                 ended = kept
             elif ended or not (kept or packet.is_keyframe):
                 return False
-            else:
-                kept = True
+            elif not kept:
+                kept, source.origin = True, packet.pts
     return kept
+
+
+def index_bytes(streams: list[av.stream.Stream], tags: dict[str, str]) -> int:
+    """Room that the index of a copied MP4 surely fits in: up to 48 bytes a packet (ISO 14496-12, 8.6 and 8.7).
+
+    0 when a stream does not tell its number of packets.
+    """
+    if not all(it.frames for it in streams):
+        return 0
+    extra = sum(len(it.codec_context.extradata or b"") for it in streams)
+    return 64_000 + 48 * sum(it.frames for it in streams) + extra + sum(len(it.encode()) + 128 for it in tags.values())
 
 
 def copy(
@@ -239,39 +257,35 @@ def copy(
 
     `sound` replaces the source's own. step and what is raised are as with encode().
     """
-    done, seconds = 0, 0.0
-    with source.open() as old, open_output(path, container, tags) as output:
+    done = end = 0
+    with source.open() as old:
         streams = [old.streams.video[0]]
         if sound is None:
             streams += [it for it in old.streams.audio if it.codec_context]
-        new = {it.index: output.add_stream_from_template(it) for it in streams}
-        soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
-        began = None
-        if source.trimmed:
-            old.seek(source.first, stream=streams[0])
-        for packet in old.demux(streams):
-            if packet.dts is None:
-                continue
-            picture = packet.stream is streams[0]
-            if source.trimmed:
-                pts = int(packet.pts * packet.time_base / source.time_base)
-                if not source.inside(pts) or (began is None and not picture):
+        room = index_bytes(streams, tags) if sound is None and source.bytes >= LARGE_BYTES else 0
+        with open_output(path, container, tags, room) as output:
+            new = {it.index: output.add_stream_from_template(it) for it in streams}
+            soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
+            for packet in source.read(old, streams[0], old.demux(streams)):
+                if packet.dts is None:
                     continue
-                began = packet.pts * packet.time_base if began is None else began
-                shift = round(began / packet.time_base)
-                packet.pts -= shift
-                packet.dts -= shift
-            if picture:
-                done += 1
-                step(done)
-                seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            packet.stream = new[packet.stream.index]
-            output.mux_one(packet)
-            if picture and soundtrack:
-                soundtrack.up_to(seconds)
-        if soundtrack:
-            soundtrack.up_to(math.inf)
+                if source.trimmed:
+                    began = source.origin * source.time_base
+                    shift = round(began / packet.time_base)
+                    if not source.inside(int(packet.pts * packet.time_base / source.time_base)) or packet.pts < shift:
+                        continue
+                    packet.pts -= shift
+                    packet.dts -= shift
+                if packet.stream is streams[0]:
+                    done += 1
+                    step(done)
+                    end = max(end, packet.pts + (packet.duration or 0))
+                    if soundtrack:
+                        soundtrack.up_to(float(packet.dts * packet.time_base))
+                packet.stream = new[packet.stream.index]
+                output.mux_one(packet)
+            if soundtrack:
+                soundtrack.up_to(math.inf)
         context = streams[0].codec_context
+        seconds = float(end * streams[0].time_base)
         return Written(source.codec, done, context.width, context.height, seconds, sound_notes(sound))
-
-

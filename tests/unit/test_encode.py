@@ -1,8 +1,11 @@
 """Video files as ffprobe and a plain decoder see them: frames, rates, sizes, colours, sound, cuts."""
 
+import errno
 import struct
 import subprocess
+import tempfile
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from clips import moving, packets, pictures, probe, sine, write_file
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes import errors
+from xavi9videos.nodes.video import encode as encode_module
 from xavi9videos.nodes.video.encode import AHEAD, ahead, copy, copyable, encode
 from xavi9videos.nodes.video.formats import all_formats
 from xavi9videos.nodes.video.source import open_source, tensor_sound
@@ -122,7 +126,7 @@ def test_a_click_and_a_flash_stay_in_the_same_frame(tmp_path):
 
 
 def test_sound_lies_beside_its_picture_in_the_file(tmp_path):
-    """A player that streams must not fetch the whole picture before the first sound; 40 s is more than a muxer holds."""
+    """A player that streams needs both at once; 40 s is more than a muxer holds back."""
     encoded(from_tensor(moving(80, 96, 128), Fraction(2), sine(40, 8000, 1)), tmp_path / "a")
     with av.open(str(tmp_path / "a")) as container:
         placed = [(it.pos, it.stream.type, float(it.dts * it.time_base)) for it in container.demux() if it.size]
@@ -173,6 +177,34 @@ def test_a_copy_has_the_very_packets(tmp_path, name, codec, container):
     assert packets(tmp_path / "b", "audio") == packets(file, "audio")
     assert written.frames == 48 and written.seconds == pytest.approx(2, abs=0.01)
     assert probe(tmp_path / "b")["video"]["avg_frame_rate"] == "24/1"
+
+
+@pytest.mark.parametrize("frames", [25, 400])
+def test_the_index_of_a_copy_stands_in_front_whatever_its_size(tmp_path, monkeypatch, frames):
+    file = write_file(tmp_path / "a.mp4", frames=frames)
+    tags = {"workflow": "w" * 300_000, "prompt": "\u00e4" * 1000}
+    boxes = []
+    for large in (0, 1 << 40):
+        monkeypatch.setattr(encode_module, "LARGE_BYTES", large)
+        source = open_source(InputImpl.VideoFromFile(str(file)))
+        copy(source, tmp_path / "b", "mp4", "aac", tags, None, lambda done: None)
+        assert packets(tmp_path / "b") == packets(file)
+        with av.open(str(tmp_path / "b")) as container:
+            assert {key: container.metadata[key] for key in tags} == tags
+        data = (tmp_path / "b").read_bytes()
+        assert 0 < data.index(b"moov") < data.index(b"mdat")
+        boxes.append(b"free" in data[data.index(b"moov") : data.index(b"mdat")])
+    assert boxes[0]
+
+
+def test_a_full_disk_is_not_blamed_on_the_source():
+    """Writing to /dev/full fails as a full disk does."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_file(Path(folder) / "a.mp4")
+        for way in (copied, encoded):
+            with pytest.raises(OSError) as caught:
+                way(InputImpl.VideoFromFile(str(file)), Path("/dev/full"))
+            assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("name, codec", [("a.mov", "libx264")])
