@@ -1,6 +1,6 @@
 import { app } from "../../scripts/app.js"
 
-const VIDEO_HEIGHT = 290
+const VIDEO_HEIGHT = 350
 
 app.registerExtension({
     name: "xavi9.videos",
