@@ -135,7 +135,7 @@ class CosmosReplyTooLarge(Failure):
 
 class DiskFull(Failure):
     code = "disk_full"
-    text = "{folder} has {free:.0f} MB free, and this video needs about {needed:.0f} MB."
+    text = "{folder} has too little space for this video: {free:.0f} MB are free, {needed}."
     remedy = "Free some space or save elsewhere, then queue again. Nothing half-written was left."
 
 

@@ -19,10 +19,10 @@ def room_failed(room: str, error: Exception) -> RoomFailed:
         case Failure():
             cause, cure = error.what, error.cure
         case ImportError():
-            cause = str(error)
+            cause = " ".join(str(error).split())
             cure = f"With ComfyUI's own Python run `pip install -r {REQUIREMENTS}`, then restart ComfyUI."
         case _:
-            cause = f"{type(error).__name__}: {error}"
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
             cure = "Update ComfyUI and this pack, restart, and if it stays report this line."
     return RoomFailed(room=room, cause=cause.rstrip("."), cure=cure)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 def origin(prompt: dict, node_id: str) -> dict:
     """Mode, seed and prompt of the video that arrives at a node, read from the prompt that is being executed.
 
-    mode is the class of the nearest of our nodes upstream that has a seed; each value is None when there is none.
+    mode is the class of the nearest of our nodes upstream that has a seed. A value is None when no node has it, or when
+    it comes from a link.
     """
-    found = {"mode": None, "seed": None, "prompt": None}
+    found = {}
     seen, waiting = set(), [node_id]
     while waiting:
         node = prompt.get(waiting.pop(0))
@@ -18,14 +19,16 @@ def origin(prompt: dict, node_id: str) -> dict:
             continue
         inputs = node["inputs"]
         if node["class_type"].startswith("Xavi9"):
-            if isinstance(inputs.get("seed"), int) and found["seed"] is None:
+            if "seed" in inputs and "mode" not in found:
                 found |= {"mode": node["class_type"], "seed": inputs["seed"]}
-            if isinstance(inputs.get("prompt"), str) and found["prompt"] is None:
-                found["prompt"] = inputs["prompt"]
-        links = [it[0] for it in inputs.values() if isinstance(it, list) and len(it) == 2 and it[0] not in seen]
+            if "prompt" in inputs:
+                found.setdefault("prompt", inputs["prompt"])
+        # The host keeps inputs that no node knows, whatever is in them.
+        links = [it[0] for it in inputs.values() if isinstance(it, list) and it and isinstance(it[0], str)]
+        waiting += [it for it in links if it not in seen]
         seen.update(links)
-        waiting += links
-    return found
+    values = {key: found.get(key) for key in ("mode", "seed", "prompt")}
+    return {key: None if isinstance(value, list) else value for key, value in values.items()}
 
 
 def add(index: Path, video: Path, **facts):
@@ -35,6 +38,6 @@ def add(index: Path, video: Path, **facts):
     # One write in append mode: two servers on one folder cannot tear each other's lines.
     descriptor = os.open(index, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        os.write(descriptor, json.dumps(line).encode() + b"\n")
     finally:
         os.close(descriptor)

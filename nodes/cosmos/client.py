@@ -209,8 +209,11 @@ class Client:
             async with http.stream(
                 "POST",
                 self.address.url + "/v1/infer",
-                json=body,
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                # Escaped to ASCII, so that half a surrogate pair in a prompt reaches the NIM's own judgement.
+                content=json.dumps(body),
+                headers={
+                    "Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"
+                },
                 timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             ) as response:
                 if response.status_code != 200:

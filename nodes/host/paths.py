@@ -31,8 +31,8 @@ def save_target(prefix: str, save_to: str, width: int, height: int) -> Target:
         folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, FOLDERS[save_to](), width, height
         )
-        if stem in ("", ".", "..") or len(stem.encode()) > 200:
-            raise ValueError("it needs a file name of 1 to 200 bytes")
+        if stem in ("", ".", "..") or "\0" in stem or len(stem.encode()) > 200:
+            raise ValueError("it needs a file name of 1 to 200 bytes without NUL")
         Path(folder).mkdir(parents=True, exist_ok=True)
     except Exception as error:
         # The host raises a bare Exception for a path outside its folder, in several lines.

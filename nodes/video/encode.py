@@ -184,12 +184,14 @@ def encode(
         # The encoder holds back some dozens of frames: what it has let go says how far the sound may be.
         done = 0
         for frame in chain([first], pictures, [None]):
-            for packet in video.encode(frame):
+            for packet in video.encode_lazy(frame):
                 at = float(packet.dts * packet.time_base)
                 output.mux(packet)
                 if soundtrack:
                     soundtrack.up_to(at)
-            if frame:
+                # At the end the encoder still has all that it held back to do.
+                step(done)
+            if frame is not None:
                 done, seconds = done + 1, frame.time + float(1 / source.rate)
                 step(done)
         if soundtrack:
@@ -205,7 +207,7 @@ def encode(
 
 def copyable(source: Source) -> str | None:
     """The container in which `auto` keeps a source's own stream: mp4 or webm, or None when it has to be encoded."""
-    if not isinstance(source, FileSource) or source.brand == "qt  ":
+    if not isinstance(source, FileSource) or source.brand == "qt  " or source.hides_its_end:
         return None
     for container, (pictures, sounds) in COPIED.items():
         if container in source.container and source.codec in pictures and set(source.audio_codecs) <= sounds:
@@ -221,7 +223,7 @@ def cut_is_exact(source: FileSource) -> bool:
     kept = ended = False
     with source.open() as container:
         video = container.streams.video[0]
-        for packet in source.read(container, video, container.demux(video)):
+        for packet in source.packets(container, [video]):
             if packet.dts is None or (source.end is not None and packet.dts >= source.end):
                 break
             if not source.inside(packet.pts):
@@ -266,7 +268,7 @@ def copy(
         with open_output(path, container, tags, room) as output:
             new = {it.index: output.add_stream_from_template(it) for it in streams}
             soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
-            for packet in source.read(old, streams[0], old.demux(streams)):
+            for packet in source.packets(old, streams):
                 if packet.dts is None:
                     continue
                 if source.trimmed:
@@ -277,7 +279,8 @@ def copy(
                     packet.pts -= shift
                     packet.dts -= shift
                 if packet.stream is streams[0]:
-                    done += 1
+                    # An edit list may hide pictures that others need.
+                    done += not packet.is_discard
                     step(done)
                     end = max(end, packet.pts + (packet.duration or 0))
                     if soundtrack:

@@ -33,7 +33,7 @@ def tag(value) -> str:
     return re.sub(
         r'"(?:[^"\\]|\\.)*"',
         lambda it: it[0].replace("{", "\\u007b").replace("}", "\\u007d"),
-        json.dumps(value, ensure_ascii=False),
+        json.dumps(value),
     )
 
 
@@ -51,7 +51,8 @@ def check_space(folder: Path, source: Source, copied: bool):
     needed = source.bytes if copied else pixels * ENCODED_BYTES_PER_PIXEL
     free = shutil.disk_usage(folder).free
     if free < needed + MARGIN_BYTES:
-        raise DiskFull(folder=folder, free=free / 1e6, needed=(needed + MARGIN_BYTES) / 1e6)
+        megabytes = (needed + MARGIN_BYTES) / 1e6
+        raise DiskFull(folder=folder, free=free / 1e6, needed=f"about {megabytes:.0f} MB are needed")
 
 
 def publish(part: Path, target: paths.Target, extension: str) -> Path:
@@ -77,10 +78,10 @@ def write(source: Source, target: paths.Target, format: dict, audio: Input.Audio
     """
     container = copyable(source) if format["format"] == AUTO else None
     chosen = all_formats()["mp4-h264" if format["format"] == AUTO else format["format"]]
-    check_space(target.folder, source, copied=bool(container))
     step = progress.frame_steps(source.count)
     part = target.folder / f".{target.stem}-{uuid4().hex}.part"
     try:
+        check_space(target.folder, source, copied=bool(container))
         if container:
             sound = tensor_sound(audio, source.seconds) if audio else None
             written = copy(source, part, container, {"mp4": "aac", "webm": "libopus"}[container], tags, sound, step)
@@ -91,7 +92,7 @@ def write(source: Source, target: paths.Target, format: dict, audio: Input.Audio
     except OSError as error:
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(target.folder).free
-            raise DiskFull(folder=target.folder, free=free / 1e6, needed=part.stat().st_size / 1e6 + 1) from error
+            raise DiskFull(folder=target.folder, free=free / 1e6, needed="and more were needed on the way") from error
         raise CannotWrite(folder=target.folder, reason=error.strerror or error) from error
     finally:
         part.unlink(missing_ok=True)

@@ -6,15 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
 import av
 import numpy as np
 from comfy_api.latest import Input, InputImpl, Types
 
 from ..errors import AudioNotUsable, VideoEmpty, VideoUnreadable
-
-T = TypeVar("T")
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 SOUND_CHUNK_SECONDS = 1
@@ -125,6 +122,9 @@ class FileSource:
             self.brand = container.metadata.get("major_brand", "")
             self.codec = video.codec.canonical_name
             self.audio_codecs = [it.codec.canonical_name for it in container.streams.audio if it.codec_context]
+            hidden = [it.is_discard for it in video.index_entries]
+            # An edit list can hide the end too, which a copied file would show again; a hidden start it keeps hidden.
+            self.hides_its_end = True in hidden[hidden.index(False) :] if False in hidden else False
             length = float(container.duration or 0) / av.time_base - start
             self.seconds = min(length, duration) if duration else length
             self.count = max(round(self.seconds * self.rate), 1)
@@ -151,18 +151,35 @@ class FileSource:
                 raise VideoUnreadable(reason="it has no picture")
             yield container
 
-    def read(self, container: av.container.InputContainer, stream: av.stream.Stream, items: Iterator[T]) -> Iterator[T]:
-        """What container.demux() or .decode() gives, from the keyframe before the trim. Raises VideoUnreadable."""
+    def packets(self, container: av.container.InputContainer, streams: list[av.stream.Stream]) -> Iterator[av.Packet]:
+        """The packets of these streams from the keyframe of the first before the trim. Raises VideoUnreadable."""
+        first, found = streams[0], 0
         try:
             if self.start:
-                container.seek(int(self.start / stream.time_base), stream=stream)
-            yield from items
+                container.seek(int(self.start / first.time_base), stream=first)
+            for packet in container.demux(streams):
+                found += packet.stream is first and packet.size > 0
+                yield packet
         except (av.FFmpegError, OSError) as error:
             raise self.unreadable(error) from error
+        # A download that stopped between two packets ends without an error. An MP4's index, unlike its count of frames,
+        # holds just the packets that its edit list leaves.
+        if "mp4" in self.container and not self.trimmed and found < (known := len(first.index_entries)):
+            raise VideoUnreadable(reason=f"{self.name} breaks off after {found} of {known} frames")
+
+    def decoded(self, container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[av.frame.Frame]:
+        for packet in self.packets(container, [stream]):
+            try:
+                yield from packet.decode()
+            except (av.FFmpegError, OSError) as error:
+                raise self.unreadable(error) from error
+
+    @property
+    def name(self) -> str:
+        return self.file if isinstance(self.file, str) else "the data"
 
     def unreadable(self, error: Exception) -> VideoUnreadable:
-        name = self.file if isinstance(self.file, str) else "the data"
-        return VideoUnreadable(reason=f"{name}: {getattr(error, 'strerror', None) or error}")
+        return VideoUnreadable(reason=f"{self.name}: {getattr(error, 'strerror', None) or error}")
 
     def inside(self, pts: int) -> bool:
         return pts >= self.first and (self.end is None or pts < self.end)
@@ -172,7 +189,7 @@ class FileSource:
             video = container.streams.video[0]
             video.thread_type = "AUTO"
             last = None
-            for frame in self.read(container, video, container.decode(video)):
+            for frame in self.decoded(container, video):
                 if frame.pts is None:
                     frame.pts = self.first if last is None else last + 1
                 if self.end is not None and frame.pts >= self.end:
@@ -203,7 +220,7 @@ class FileSource:
             stream = next(it for it in container.streams.audio if it.codec_context)
             resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
             position = None
-            for decoded in self.read(container, stream, container.decode(stream)):
+            for decoded in self.decoded(container, stream):
                 for frame in resampler.resample(decoded):
                     if position is None:
                         position = round(frame.pts * frame.time_base * rate) if frame.pts is not None else 0

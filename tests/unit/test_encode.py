@@ -394,3 +394,14 @@ def test_frames_are_made_in_inference_mode_and_a_few_at_a_time(tmp_path):
 def test_absent_options_take_their_defaults():
     pixel_format, values = H264.settings({"format": "mp4-h264", "crf": None, "preset": None, "bit_depth": None})
     assert (pixel_format, values) == ("yuv420p", {"crf": "19", "preset": "medium"})
+
+
+def test_a_copy_keeps_what_an_edit_list_hides_hidden(tmp_path):
+    """A cut that another program made without encoding: pictures before it are in the file, but not shown."""
+    file = write_file(tmp_path / "a.mp4")
+    cut = tmp_path / "cut.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-ss", "0.7", "-i", str(file), "-c", "copy", str(cut)], check=True)
+    written = copied(InputImpl.VideoFromFile(str(cut)), tmp_path / "b")
+    found, expected = pictures(tmp_path / "b"), pictures(cut)
+    assert len(found) == len(expected) == written.frames < 48 - 12
+    assert all((a == b).all() for a, b in zip(found, expected, strict=True))
