@@ -172,4 +172,4 @@ class VideoEmpty(Failure):
 class AudioNotUsable(Failure):
     code = "audio_not_usable"
     text = "The audio cannot be encoded: {reason}."
-    remedy = "Connect one clip of 1 to 8 channels with a sample rate between 8000 and 96000 Hz."
+    remedy = "Connect one clip of 1 to 8 channels with a sample rate between 8000 and 384000 Hz."

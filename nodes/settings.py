@@ -30,6 +30,12 @@ def bearer_key(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
+def without_secrets(value: str) -> str:
+    """A wrong value as it may be shown: no user and password, no query, no key of NVIDIA's in the wrong place."""
+    value = re.sub(r"^(.*//)?.*@", r"\1***@", value)
+    return re.sub(r"[?#].*|nvapi-\S*", "***", value)
+
+
 Address = Annotated[str, AfterValidator(base_address)]
 
 
@@ -57,5 +63,7 @@ def cosmos() -> CosmosSettings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         variable = str(first["loc"][0]).upper()
-        value = "***" if variable == "NGC_API_KEY" else re.sub("//.*@", "//***@", str(first["input"]))
+        value = "***" if variable == "NGC_API_KEY" else without_secrets(str(first["input"]))
         raise BadSetting(variable=variable, value=value, rule=first["msg"].removeprefix("Value error, ")) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise BadSetting(variable=".env", value=ENV_FILE, rule=f"it cannot be read as UTF-8 text ({error})") from None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import av
+from pydantic import ValidationError
 
 from .. import errors
 from ..settings import CosmosSettings
@@ -231,7 +232,7 @@ class Client:
                 if not reader.video_bytes:
                     raise self.failure(errors.CosmosNoVideo, words=words_of(rest) or "it gives no reason")
                 check_video(path)
-                return Reply.model_validate(rest)
+                return reply_of(rest)
         except httpx.HTTPError as error:
             values = {"megabytes": round(received / 1e6, 1), "reason": str(error) or type(error).__name__}
             raise self.failure(errors.CosmosConnectionLost, **values) from error
@@ -253,7 +254,8 @@ class Client:
         except ValueError:
             body = re.sub(r"<[^>]*>", " ", raw.decode(errors="replace"))
         words = words_of(body) or "no reason given"
-        if re.search("guardrail|blocked|unsafe|safety", words, re.I):
+        # A backend that fails may speak of blocked streams; a guardrail that does is a 4xx.
+        if re.search("guardrail|safety" if status >= 500 else "guardrail|safety|unsafe|blocked", words, re.I):
             kind = errors.CosmosGuardrail
         else:
             kind = errors.CosmosFailed if status >= 500 else errors.CosmosRefused
@@ -279,6 +281,15 @@ def words_of(body) -> str:
         case _:
             text = json.dumps(body)
     return " ".join(text.split())[:MAX_WORDS]
+
+
+def reply_of(rest: dict) -> Reply:
+    """The reply's other fields; an odd one does not cost the video that came with it."""
+    try:
+        return Reply.model_validate(rest)
+    except ValidationError as error:
+        log.warning("Cosmos sent its video with odd fields, which are left out: %s", error.errors(include_url=False))
+        return Reply()
 
 
 def detail_of(detail) -> str:

@@ -127,8 +127,9 @@ class Soundtrack:
             yield from self.stream.encode(frame)
         yield from self.stream.encode(None)
 
-    def up_to(self, seconds: float):
+    def up_to(self, seconds: float, tick: Callable[[], None]):
         while self.heard <= seconds and (packet := next(self.packets, None)):
+            tick()
             self.heard = float(packet.pts * packet.time_base)
             self.output.mux(packet)
 
@@ -188,14 +189,14 @@ def encode(
                 at = float(packet.dts * packet.time_base)
                 output.mux(packet)
                 if soundtrack:
-                    soundtrack.up_to(at)
+                    soundtrack.up_to(at, lambda: step(done))
                 # At the end the encoder still has all that it held back to do.
                 step(done)
             if frame is not None:
                 done, seconds = done + 1, frame.time + float(1 / source.rate)
                 step(done)
         if soundtrack:
-            soundtrack.up_to(math.inf)
+            soundtrack.up_to(math.inf, lambda: step(done))
     notes = sound_notes(audio)
     if context.width * context.height != source.width * source.height:
         notes.append(
@@ -284,11 +285,11 @@ def copy(
                     step(done)
                     end = max(end, packet.pts + (packet.duration or 0))
                     if soundtrack:
-                        soundtrack.up_to(float(packet.dts * packet.time_base))
+                        soundtrack.up_to(float(packet.dts * packet.time_base), lambda: step(done))
                 packet.stream = new[packet.stream.index]
                 output.mux_one(packet)
             if soundtrack:
-                soundtrack.up_to(math.inf)
+                soundtrack.up_to(math.inf, lambda: step(done))
         context = streams[0].codec_context
         seconds = float(end * streams[0].time_base)
         return Written(source.codec, done, context.width, context.height, seconds, sound_notes(sound))

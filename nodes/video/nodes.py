@@ -148,7 +148,8 @@ class VideoSave(io.ComfyNode):
     def execute(
         cls, video: Input.Video, filename_prefix: str, format: dict, audio=None, save_to: str = "output"
     ) -> io.NodeOutput:
-        source = open_source(video, ten_bit=format.get("bit_depth") == "10")
+        ten_bit = format.get("bit_depth") == "10"
+        source = open_source(video, ten_bit, progress.stop_if_interrupted)
         target = paths.save_target(filename_prefix, save_to, source.width, source.height)
         path, written = write(source, target, format, audio, tags_of(cls.hidden))
         if save_to == "output":

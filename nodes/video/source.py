@@ -1,7 +1,7 @@
 """The frames and the sound of any VIDEO, a few at a time: the one door for pictures between the rooms."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -111,8 +111,8 @@ class TensorSource:
 class FileSource:
     """A VIDEO that is a file, its trim window honoured with the host's own rounding; decoded as it is read."""
 
-    def __init__(self, file: str | io.BytesIO, start: float, duration: float):
-        self.file, self.start, self.duration = file, start, duration
+    def __init__(self, file: str | io.BytesIO, start: float, duration: float, poll: Callable[[], None]):
+        self.file, self.start, self.duration, self.poll = file, start, duration, poll
         with self.open() as container:
             video = container.streams.video[0]
             self.rate = video.average_rate or video.guessed_rate or Fraction(1)
@@ -125,7 +125,11 @@ class FileSource:
             hidden = [it.is_discard for it in video.index_entries]
             # An edit list can hide the end too, which a copied file would show again; a hidden start it keeps hidden.
             self.hides_its_end = True in hidden[hidden.index(False) :] if False in hidden else False
-            length = float(container.duration or 0) / av.time_base - start
+            # The container's own duration is that of its longest stream, which may be the sound.
+            whole = Fraction(container.duration or 0, av.time_base)
+            if video.duration:
+                whole = video.duration * video.time_base
+            length = float(whole) - start
             self.seconds = min(length, duration) if duration else length
             self.count = max(round(self.seconds * self.rate), 1)
             self.first = int(start / video.time_base)
@@ -158,6 +162,7 @@ class FileSource:
             if self.start:
                 container.seek(int(self.start / first.time_base), stream=first)
             for packet in container.demux(streams):
+                self.poll()
                 found += packet.stream is first and packet.size > 0
                 yield packet
         except (av.FFmpegError, OSError) as error:
@@ -179,6 +184,8 @@ class FileSource:
         return self.file if isinstance(self.file, str) else "the data"
 
     def unreadable(self, error: Exception) -> VideoUnreadable:
+        if isinstance(error, FileNotFoundError):
+            return VideoUnreadable(reason=f"{self.name} is gone; change an input of the node that made it")
         return VideoUnreadable(reason=f"{self.name}: {getattr(error, 'strerror', None) or error}")
 
     def inside(self, pts: int) -> bool:
@@ -237,11 +244,12 @@ class FileSource:
 Source = TensorSource | FileSource
 
 
-def open_source(video: Input.Video, ten_bit: bool = False) -> Source:
+def open_source(video: Input.Video, ten_bit: bool = False, poll: Callable[[], None] = lambda: None) -> Source:
     """The frames of any VIDEO of the host; ten_bit keeps 16 bits of a float tensor.
 
-    Raises VideoUnreadable or VideoEmpty.
+    poll is called for each packet that is read, from whatever thread; what it raises ends the reading: a cut far from a
+    keyframe reads for a long time before its first frame. Raises VideoUnreadable or VideoEmpty.
     """
     if isinstance(video, InputImpl.VideoFromFile):
-        return FileSource(video.get_stream_source(), *video.get_active_trim_window())
+        return FileSource(video.get_stream_source(), *video.get_active_trim_window(), poll)
     return TensorSource(video.get_components(), ten_bit)

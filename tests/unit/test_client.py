@@ -12,7 +12,7 @@ import pytest
 from nim.faults import WORDS
 from nim.loopback import LoopbackNIM
 from xavi9videos.nodes import errors, settings
-from xavi9videos.nodes.cosmos.client import Address, Client, run_apart, text2world_address, words_of
+from xavi9videos.nodes.cosmos.client import Address, Client, reply_of, run_apart, text2world_address, words_of
 from xavi9videos.nodes.cosmos.families import Job
 
 JOB = Job("a fox", "", "16:9", "256", 25, 24, 35, 7.0, 3, True)
@@ -253,8 +253,8 @@ def test_a_prompts_loop_that_stands_still_does_not_slow_the_reply(nim, tmp_path)
 
 
 @contextmanager
-def one_reply(text: bytes):
-    """A server that answers every request with the same bytes, and what it received."""
+def one_reply(text: bytes, *before: bytes):
+    """A server that answers with the bytes `before`, one after the other, then always with `text`; what it received."""
     received = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -266,7 +266,7 @@ def one_reply(text: bytes):
                     return
                 with connection:
                     received.append(connection.recv(65536))
-                    connection.sendall(text)
+                    connection.sendall((*before, text)[min(len(received) - 1, len(before))])
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", received
@@ -303,6 +303,29 @@ def test_a_full_disk_is_said(nim, tmp_path):
 @pytest.mark.parametrize("body, words", [({}, ""), ([], "[]"), ("  a \n b ", "a b"), ({"odd": 1}, '{"odd": 1}')])
 def test_words_of_bodies_that_nobody_documents(body, words):
     assert words_of(body) == words
+
+
+@pytest.mark.parametrize("odd", [{"seed": "random"}, {"upsampled_prompt": ["x"]}, {"seed": 1.5, "upsampled_prompt": 3}])
+def test_an_odd_field_does_not_cost_the_video(odd):
+    assert reply_of({"b64_video": "", **odd}).upsampled_prompt is None
+
+
+@pytest.mark.parametrize(
+    "status, words, kind",
+    [
+        (500, "CUDA stream blocked", errors.CosmosFailed),
+        (500, "Guardrail refused the text", errors.CosmosGuardrail),
+        (422, "prompt is blocked", errors.CosmosGuardrail),
+        (422, "steps out of range", errors.CosmosRefused),
+    ],
+)
+def test_a_guardrail_is_told_from_a_fault(tmp_path, status, words, kind):
+    body = f'{{"detail": "{words}"}}'.encode()
+    ready = b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\nConnection: close\r\n\r\n{"status": "ready"}'
+    refusal = b"HTTP/1.1 %d x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body)
+    with one_reply(refusal, ready) as (url, _), pytest.raises(errors.Failure) as caught:
+        make(url, tmp_path / "a.mp4", cosmos_family="cosmos3")
+    assert type(caught.value) is kind and words in str(caught.value)
 
 
 def test_words_are_cut_at_a_readable_length():

@@ -377,6 +377,46 @@ def test_a_step_that_raises_stops_the_work_at_once(tmp_path, way):
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.parametrize("way", ["encode", "copy"])
+def test_the_sound_that_outlasts_the_picture_can_be_stopped(tmp_path, way):
+    class Interrupt(BaseException):
+        pass
+
+    def step(done):
+        steps.append(done)
+        if len(steps) > 100:
+            raise Interrupt
+
+    steps, file = [], write_file(tmp_path / "a.mp4", frames=4)
+    source, sound = open_source(InputImpl.VideoFromFile(str(file))), tensor_sound(sine(600))
+    with pytest.raises(Interrupt):
+        if way == "encode":
+            encode(source, tmp_path / "b", H264, {}, {}, lambda: sound, step)
+        else:
+            copy(source, tmp_path / "b", "mp4", "aac", {}, sound, step)
+
+
+def test_reading_towards_a_far_cut_can_be_stopped(tmp_path):
+    class Interrupt(BaseException):
+        pass
+
+    def poll():
+        raise Interrupt
+
+    file = write_file(tmp_path / "a.mp4")
+    with pytest.raises(Interrupt):
+        copyable(open_source(InputImpl.VideoFromFile(str(file), start_time=0.5), poll=poll))
+    with pytest.raises(Interrupt):
+        next(iter(open_source(InputImpl.VideoFromFile(str(file), start_time=0.4), poll=poll).frames()))
+
+
+def test_a_replaced_sound_is_cut_where_the_picture_ends_not_the_files_own_sound(tmp_path):
+    long = tmp_path / "long.mp4"
+    copied(InputImpl.VideoFromFile(str(write_file(tmp_path / "a.mp4"))), long, tensor_sound(sine(6)))
+    source = open_source(InputImpl.VideoFromFile(str(long)))
+    assert source.seconds == pytest.approx(2, abs=0.01) and source.count == 48
+
+
 def test_frames_are_made_in_inference_mode_and_a_few_at_a_time(tmp_path):
     made = []
 

@@ -1,11 +1,20 @@
 """The index of our own videos: where a video came from, and lines that stay whole whoever writes."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 
 import pytest
 from xavi9videos.nodes import index
 
+APPENDS = """
+import importlib.util, pathlib, sys
+spec = importlib.util.spec_from_file_location("index", sys.argv[1])
+index = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(index)
+for _ in range(200):
+    index.add(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), number=int(sys.argv[4]), prompt="\\u4e2d" * 5000)
+"""
 NOTHING = {"mode": None, "seed": None, "prompt": None}
 
 
@@ -138,20 +147,12 @@ def test_the_index_is_nobody_elses_business(tmp_path):
     assert (tmp_path / "videos.jsonl").stat().st_mode & 0o077 == 0
 
 
-def add_many(file, video, number):
-    for _ in range(50):
-        index.add(file, video, number=number, prompt="\u4e2d" * 5000)
-
-
 def test_processes_that_append_at_once_leave_whole_lines(tmp_path):
     file, video = tmp_path / "videos.jsonl", tmp_path / "v"
     video.touch()
-    fork = multiprocessing.get_context("fork")
-    workers = [fork.Process(target=add_many, args=(file, video, number)) for number in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    command = [sys.executable, "-c", APPENDS, index.__file__, file, video]
+    workers = [subprocess.Popen([*command, str(number)]) for number in range(4)]
+    assert [it.wait(60) for it in workers] == [0] * 4
     lines = [json.loads(it) for it in file.read_text(encoding="utf-8").splitlines()]
-    assert sorted(it["number"] for it in lines) == [number for number in range(4) for _ in range(50)]
+    assert sorted(it["number"] for it in lines) == [number for number in range(4) for _ in range(200)]
     assert all(it["prompt"] == "\u4e2d" * 5000 for it in lines)

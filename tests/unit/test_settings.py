@@ -37,7 +37,6 @@ def test_the_env_file_serves_and_foreign_keys_and_empty_values_are_ignored(monke
     [
         ("COSMOS_NIM_URL", "localhost:8000"),
         ("COSMOS_NIM_URL", "file:///etc/passwd"),
-        ("COSMOS_NIM_URL", "http://host/?next=x"),
         ("COSMOS_TEXT2WORLD_URL", "nonsense"),
         ("COSMOS_TIMEOUT_SECONDS", "0"),
         ("COSMOS_TIMEOUT_SECONDS", "inf"),
@@ -59,6 +58,9 @@ def test_a_bad_value_names_its_variable_and_itself(monkeypatch, variable, value)
         ("NGC_API_KEY", f"{KEY}\nX-Other: 1", KEY),
         ("COSMOS_NIM_URL", f"http://user:{KEY}@host:8000", KEY),
         ("COSMOS_NIM_URL", f"http://user:{KEY}@host name", KEY),
+        ("COSMOS_NIM_URL", "bob:s3cret@host:8000", "s3cret"),
+        ("COSMOS_NIM_URL", "http://host:8000/?api_key=s3cret", "s3cret"),
+        ("COSMOS_TIMEOUT_SECONDS", KEY, KEY),
     ],
 )
 def test_a_bad_value_never_shows_a_secret(monkeypatch, variable, value, secret):
@@ -67,6 +69,13 @@ def test_a_bad_value_never_shows_a_secret(monkeypatch, variable, value, secret):
         settings.cosmos()
     assert variable in str(caught.value)
     assert secret not in f"{caught.value}{caught.value.values}{caught.value.__cause__}"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_an_env_file_that_is_not_utf8_is_named(tmp_path, encoding):
+    (tmp_path / ".env").write_bytes("# caf\u00e9".encode(encoding))
+    with pytest.raises(errors.BadSetting, match=r"\.env.*UTF-8"):
+        settings.cosmos()
 
 
 def test_a_trailing_newline_of_the_key_is_dropped(monkeypatch):
