@@ -23,7 +23,7 @@ class Target:
 
 
 def save_target(prefix: str, save_to: str, width: int, height: int) -> Target:
-    """Resolve a filename_prefix with the host's rules (%width%, %date% and so on, folders, counter).
+    """Resolve a filename_prefix with the host's rules (%width%, %year% and so on, folders, counter).
 
     Raises BadFilenamePrefix when it is empty, leaves the folder, or cannot be made.
     """
