@@ -49,6 +49,20 @@ class PromptTooLong(Failure):
     remedy = "Shorten it."
 
 
+class OneOfImageAndVideo(Failure):
+    code = "one_of_image_and_video"
+    text = "Cosmos Video to World starts from an image or from a video, and it was given {given}."
+    remedy = "Connect just one of them: an image to set a still picture in motion, or a video to go on from a clip."
+
+
+class ImageNotUsable(Failure):
+    code = "image_not_usable"
+    text = "The image cannot be used: {reason}."
+    remedy = (
+        "Connect one picture. Of several, choose one with Get Image from Batch, or make them a video with Create Video."
+    )
+
+
 class NotOffered(Failure):
     code = "not_offered"
     text = "{family} has no {name} {given}; it has {allowed}."
@@ -69,6 +83,12 @@ class CosmosFamilyUnknown(Failure):
     code = "cosmos_family_unknown"
     text = "Cosmos at {url} does not tell which model family it serves ({found})."
     remedy = "Set COSMOS_FAMILY to one of {allowed}, then restart ComfyUI."
+
+
+class CosmosOtherMode(Failure):
+    code = "cosmos_other_mode"
+    text = "Cosmos at {url} is the container for {served}, and this node needs the one for {wanted}."
+    remedy = "Start that container too, set {own_setting} to its address, then restart ComfyUI."
 
 
 class CosmosTimedOut(Failure):

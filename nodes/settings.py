@@ -48,6 +48,7 @@ class CosmosSettings(BaseSettings):
 
     cosmos_nim_url: Address = "http://localhost:8000"
     cosmos_text2world_url: Address | None = None
+    cosmos_video2world_url: Address | None = None
     cosmos_family: str = "auto"
     cosmos_timeout_seconds: Annotated[FiniteFloat, Field(gt=0)] | None = None
     cosmos_wait_seconds: Annotated[FiniteFloat, Field(ge=0)] = 0

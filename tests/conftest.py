@@ -12,6 +12,8 @@ sys.pycache_prefix, sys.dont_write_bytecode = str(HOSTS / "pycache"), False
 sys.path.insert(0, str(host_path()))
 BASE = tempfile.TemporaryDirectory(prefix="xavi9-host-")
 
+# ComfyUI 0.24 puts comfy/ in front, whose utils.py would hide this one; its main.py imports it first too.
+import utils  # noqa: E402, F401
 from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
@@ -53,6 +55,8 @@ def uncached(server):
 def server(nim, tmp_path_factory):
     """The ComfyHost that all tests share, with this pack, whose Cosmos address is nim's."""
     from comfy_host import ComfyHost
+    from samples import put_samples
 
     with ComfyHost(tmp_path_factory.mktemp("comfy"), env={"COSMOS_NIM_URL": nim.url}) as host:
+        put_samples(host.base)
         yield host

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 from comfy_host import ComfyHost
 from nim.loopback import LoopbackNIM
+from samples import put_samples
 from setup_host import REPO
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,13 @@ def main():
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     log.setLevel(logging.INFO)
-    log.info("Starting ComfyUI on the CPU, and a stand-in for the Cosmos NIM ...")
-    # Without a cache the same graph runs anew on the second family.
-    with (
-        LoopbackNIM() as nim,
-        ComfyHost(REPO / ".demo", env={"COSMOS_NIM_URL": nim.url}, args=["--cache-none"]) as host,
-    ):
+    log.info("Starting ComfyUI on the CPU, and a stand-in for each Cosmos NIM ...")
+    put_samples(REPO / ".demo")
+    with LoopbackNIM() as text, LoopbackNIM() as video, contextlib.ExitStack() as stack:
+        video.mode = "video2world"  # of Predict1, which has a container for each
+        addresses = {"COSMOS_TEXT2WORLD_URL": text.url, "COSMOS_VIDEO2WORLD_URL": video.url}
+        # Without a cache the same graph runs anew on the second family.
+        host = stack.enter_context(ComfyHost(REPO / ".demo", env=addresses, args=["--cache-none"]))
         log.info("ComfyUI %s is up.", host.http.get("/system_stats").json()["system"]["comfyui_version"])
         if arguments.open:
             log.info("The editor is at %s - the workflows are under Templates. Ctrl-C ends it.", host.url)
@@ -68,15 +70,17 @@ def main():
             return
         rows = []
         for path in sorted(WORKFLOWS.glob("*.json")):
-            for nim.family in FAMILIES:
-                log.info("Running %s on %s ...", path.stem, nim.family)
-                rows.append(run_workflow(host, path.stem, nim.family))
+            for family in FAMILIES:
+                text.family = video.family = family
+                log.info("Running %s on %s ...", path.stem, family)
+                rows.append(run_workflow(host, path.stem, family))
     log.info("\n%s", ROW.format("workflow", "family", "file", "size", "frames", "seconds", "took", "codec"))
     for row in rows:
         log.info("%s", row)
     log.info(
-        "\nA stand-in drew these pictures, not Cosmos; all else is real (ComfyUI, the nodes, the HTTP exchange, "
-        "the files).\nDrop a file on the editor (make run) to get its workflow back."
+        "\nA stand-in drew these pictures, or slid over the photograph or clip that it was sent; all else is real "
+        "(ComfyUI,\nthe nodes, the HTTP exchange, the files). Drop a file on the editor (make run) to get its workflow "
+        "back."
     )
 
 

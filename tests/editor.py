@@ -19,6 +19,7 @@ EXPORT = """async () => {
     const {output, workflow} = await app.graphToPrompt()
     return JSON.stringify({output, workflow})
 }"""
+SAVED = "[...document.querySelectorAll('video')].find(it => it.outerHTML.includes('type=output'))"
 BOXES = """vue => Object.fromEntries(app.graph.nodes.map(node => {
     if (!vue) return [node.id, [...node.getBounding()]]
     const box = document.querySelector(`[data-node-id='${node.id}']`).getBoundingClientRect()
@@ -95,15 +96,15 @@ class Editor:
         return self.page.evaluate(BOXES, self.vue)
 
     def run(self, seconds: float = 60) -> dict:
-        """Presses Run, waits for a video and plays it. Returns its width, height and duration."""
+        """Presses Run, waits for a saved video and plays it. Returns its width, height and duration."""
         self.page.get_by_test_id("queue-button").click()
-        self.page.wait_for_function("document.querySelector('video')?.readyState === 4", timeout=seconds * 1000)
-        self.page.evaluate("document.querySelector('video').play()")
-        self.page.wait_for_function("document.querySelector('video').currentTime > 0")
-        return self.page.evaluate("""() => {
-            const {videoWidth: width, videoHeight: height, duration} = document.querySelector("video")
-            return {width, height, duration}
-        }""")
+        self.page.wait_for_function(f"{SAVED}?.readyState === 4", timeout=seconds * 1000)
+        self.page.evaluate(f"{SAVED}.play()")
+        self.page.wait_for_function(f"{SAVED}.currentTime > 0")
+        return self.page.evaluate(f"""() => {{
+            const {{videoWidth: width, videoHeight: height, duration}} = {SAVED}
+            return {{width, height, duration}}
+        }}""")
 
     def drop(self, file: Path) -> None:
         """Drops a file on the canvas of an empty graph and waits until the editor has its workflow."""

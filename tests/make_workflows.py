@@ -16,6 +16,7 @@ import av
 from comfy_host import ComfyHost
 from editor import Editor
 from nim.loopback import LoopbackNIM
+from samples import put_samples
 from setup_host import REPO
 
 FOLDER = REPO / "workflows"
@@ -48,22 +49,56 @@ class Workflow:
 
 
 # Nothing in backticks: Nodes 2.0 shows code in a note blue on blue.
-COSMOS_NOTE = """\
+START = """\
+**1. Start Cosmos.** It is a NIM, a container of its own: **nvcr.io/nim/nvidia/cosmos3**. This node looks for it at \
+**http://localhost:8000**, or at the address in the environment variable **{setting}**. The first start downloads \
+the model and may take more than half an hour. {older}
+"""
+FIND = """\
+**3. Find the video** in ComfyUI's folder **output/xavi9videos**. It is the NIM's own file, not re-encoded, and \
+carries this workflow: drop it on the editor to open it again.
+"""
+T2W_START = START.format(setting="COSMOS_NIM_URL",
+                         older="The older Predict1 NIM works too, on x86_64 machines only.")
+V2W_START = START.format(setting="COSMOS_VIDEO2WORLD_URL or COSMOS_NIM_URL",
+                         older="The older Predict1 NIM works too, on x86_64 machines only: its video2world container.")
+
+COSMOS_NOTE = f"""\
 ## Text to video with NVIDIA Cosmos
 
-**1. Start Cosmos.** It is a NIM, a container of its own: **nvcr.io/nim/nvidia/cosmos3**. This node looks for it at \
-**http://localhost:8000**, or at the address in the environment variable **COSMOS_NIM_URL**. The first start downloads \
-the model and may take more than half an hour. The older Predict1 NIM works too, on x86_64 machines only.
-
+{T2W_START}
 **2. Describe the scene and press Run.** Cosmos knows the physical world: say what moves, on what ground, in what \
 light, and where the camera is.
 
 - *frames* / *fps* is the length: 121 / 24 is 5 seconds. *resolution* and *aspect_ratio* give the size.
 - More *steps* is finer and slower. The same *seed* gives the same video.
 
-**3. Find the video** in ComfyUI's folder **output/xavi9videos**. It is the NIM's own file, not re-encoded, and \
-carries this workflow: drop it on the editor to open it again.
-"""
+{FIND}"""
+
+IMAGE_NOTE = f"""\
+## A picture set in motion with NVIDIA Cosmos
+
+{V2W_START}
+**2. Choose your picture** in Load Image, **say what happens in it** and press Run. The picture becomes the first frame.
+
+- It is cropped to the shape of *aspect_ratio*, from both sides alike, never squeezed.
+- Say what moves and how, and what the camera does; what the picture shows already needs few words.
+- *frames* / *fps* is the length: 121 / 24 is 5 seconds.
+
+{FIND}"""
+
+CLIP_NOTE = f"""\
+## On from a clip with NVIDIA Cosmos
+
+{V2W_START}
+**2. Choose your clip** in Load Video, **say how it goes on** and press Run.
+
+- The clip's beginning counts: the new video starts from its first pictures. Put a *Video Slice* node between to \
+start somewhere else.
+- It is fitted into the new video's size, on black where the shapes differ, at its frame rate and without sound.
+- *frames* / *fps* is the length: 121 / 24 is 5 seconds.
+
+{FIND}"""
 
 WORKFLOWS = {
     "cosmos_text2world": Workflow(
@@ -77,6 +112,29 @@ WORKFLOWS = {
             "save": Node("Xavi9VideoSave", (1060, 0), (480, 520)),
         },
         links=[("cosmos.video", "save.video")]),
+    "cosmos_image2world": Workflow(
+        id="2b742e94-5c6c-4d8a-8946-f57881c9387a",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 340), {"text": IMAGE_NOTE}, title="Start here"),
+            "image": Node("LoadImage", (0, 420), (440, 400), {"image": "example.png"}),
+            "cosmos": Node("Xavi9CosmosVideo2World", (500, 0), (500, 600), {
+                "prompt": "The scene comes alive: everything in it that can move begins to move, gently and at its "
+                          "natural pace. The camera moves slowly forward, the light stays the same, realistic physics."
+            }),
+            "save": Node("Xavi9VideoSave", (1060, 0), (480, 520)),
+        },
+        links=[("image.IMAGE", "cosmos.image"), ("cosmos.video", "save.video")]),
+    "cosmos_video2world": Workflow(
+        id="903cc1db-efeb-4e49-9acc-9171242d0998",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 340), {"text": CLIP_NOTE}, title="Start here"),
+            "clip": Node("LoadVideo", (0, 420), (440, 400), {"file": "clip.mp4"}),
+            "cosmos": Node("Xavi9CosmosVideo2World", (500, 0), (500, 600), {
+                "prompt": "The shot goes on without a cut: the same place and the same light, every movement continues "
+                          "at its pace. The camera keeps its path, realistic physics."}),
+            "save": Node("Xavi9VideoSave", (1060, 0), (480, 520)),
+        },
+        links=[("clip.VIDEO", "cosmos.video"), ("cosmos.video", "save.video")]),
 }
 
 BUILD = """async ({id, nodes, links, version}) => {
@@ -137,6 +195,7 @@ def main() -> None:
     names = sys.argv[1:] or WORKFLOWS
     with (tempfile.TemporaryDirectory() as base, LoopbackNIM() as nim,
           ComfyHost(Path(base), env={"COSMOS_NIM_URL": nim.url}) as host):
+        put_samples(host.base)
         version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
         # The classic canvas writes the sizes as described, and Nodes 2.0 is what new installations show.
         with Editor(host, vue=False) as editor:

@@ -7,18 +7,23 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import av
+import pybase64
+import torch
 from pydantic import ValidationError
 
 from .. import errors
 from ..settings import CosmosSettings
-from .families import Family, Reply, Request, family_set, recognise
+from .families import Family, Job, Reply, family_set
+from .media import Media
+from .recognise import recognise
 from .reply import BrokenReply, ReplyReader
 
 log = logging.getLogger(__name__)
@@ -30,6 +35,8 @@ TICK_SECONDS = 0.2
 CONNECT_SECONDS = 10
 MAX_WORDS = 2000
 MAX_ERROR_BYTES = 1 << 16
+# A multiple of three, so that the pieces' base64 joins without padding.
+PIECE_BYTES = 3 << 16
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,10 @@ class Result:
     prompt: str
 
 
-def text2world_address(settings: CosmosSettings) -> Address:
-    if settings.cosmos_text2world_url:
-        return Address(settings.cosmos_text2world_url, "COSMOS_TEXT2WORLD_URL", "cosmos-text2world")
+def address_of(mode: str, settings: CosmosSettings) -> Address:
+    """Where the NIM for a mode ("text2world" or "video2world") is: the mode's own address, or the common one."""
+    if url := getattr(settings, f"cosmos_{mode}_url"):
+        return Address(url, f"COSMOS_{mode.upper()}_URL", f"cosmos-{mode}")
     return Address(settings.cosmos_nim_url, "COSMOS_NIM_URL", "cosmos3")
 
 
@@ -96,6 +104,46 @@ async def run_apart(job: Coroutine[None, None, T], tick: Callable[[], None]) -> 
         raise
 
 
+async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
+    """Await work(poll) on a thread. Cancelling this makes its next `poll` raise, and returns when it has ended."""
+    stopped = threading.Event()
+
+    def poll():
+        if stopped.is_set():
+            raise asyncio.CancelledError()
+
+    def run() -> T:
+        # Inference mode belongs to a thread.
+        with torch.inference_mode():
+            return work(poll)
+
+    working = asyncio.ensure_future(asyncio.to_thread(run))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        stopped.set()
+        await asyncio.wait({working})
+        raise
+
+
+def body_of(request: dict, media: Media | None) -> tuple[int, Callable[[], AsyncIterator[bytes]]]:
+    """Length and pieces of the JSON of a request, the base64 of its media made while it is sent."""
+    # Escaped to ASCII, so that half a surrogate pair in a prompt reaches the NIM's own judgement.
+    text = json.dumps(request)
+    head, tail = text.split(media.mark) if media else (text, "")
+    size = media.path.stat().st_size if media else 0
+
+    async def pieces():
+        yield head.encode()
+        if media:
+            with media.path.open("rb") as file:
+                while piece := file.read(PIECE_BYTES):
+                    yield pybase64.b64encode(piece)
+        yield tail.encode()
+
+    return len(head) + 4 * -(-size // 3) + len(tail), pieces
+
+
 class Client:
     """One conversation with the NIM at `address`.
 
@@ -107,15 +155,16 @@ class Client:
         self.settings = settings
         self.doing = "Waiting for an earlier job"
 
-    async def generate(self, request: Callable[[type[Family]], Request], prompt: str, path: Path) -> Result:
-        """Have one video made and written to `path`.
+    async def generate(self, job: Job, path: Path) -> Result:
+        """Have the video of `job` made and written to `path`.
 
-        `request` makes the family's body and may raise, before anything is sent. Raises the Cosmos failures of
-        errors.py; then nothing is left at `path`.
+        What it starts from is fitted and waits beside `path` until it is sent. Raises the failures of errors.py; then
+        nothing is left at `path`, and what the family cannot make has not been sent.
         """
         # Costs a tenth of a second, which would otherwise be paid at ComfyUI's start.
         import httpx
 
+        sent = path.with_name(f"{path.stem}-sent")
         lock = LOCKS.setdefault(self.address.url, threading.Lock())
         while not lock.acquire(blocking=False):
             await asyncio.sleep(TICK_SECONDS)
@@ -129,22 +178,28 @@ class Client:
                 verify=self.address.url.startswith("https://"),
             ) as http:
                 await self.wait_ready(http)
-                family = family_set(self.settings.cosmos_family) or await self.ask_family(http)
-                body = request(family).body()
+                family = family_set(self.settings.cosmos_family) or await self.ask_family(http, job.mode)
+                family.check(job)
+                media = None
+                if job.mode == "video2world":
+                    self.doing = "Fitting what the video starts from"
+                    media = await in_thread(partial(family.fit, job, sent))
+                body = body_of(family.request(job, media).body(), media)
                 limit = self.settings.cosmos_timeout_seconds or family.timeout_seconds
-                self.doing = f"{family.__name__} is making the video"
+                self.doing = f"{family.label} is making the video"
                 try:
                     async with asyncio.timeout(limit):
-                        reply = await self.infer(http, body, path)
+                        reply = await self.infer(http, *body, path)
                 except TimeoutError:
                     raise self.failure(errors.CosmosTimedOut, limit=f"{limit:g}") from None
-                return Result(path, reply.upsampled_prompt or prompt)
+                return Result(path, reply.upsampled_prompt or job.prompt)
         except BaseException as error:
             path.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise errors.CannotWrite(folder=path.parent, reason=error.strerror or error) from error
             raise
         finally:
+            sent.unlink(missing_ok=True)
             lock.release()
 
     def headers(self) -> dict[str, str]:
@@ -190,7 +245,8 @@ class Client:
             self.doing = "Cosmos is starting"
             await asyncio.sleep(min(left, 1))
 
-    async def ask_family(self, http) -> type[Family]:
+    async def ask_family(self, http, wanted: str) -> type[Family]:
+        """The family of the NIM. Raises CosmosFamilyUnknown, or CosmosOtherMode when it cannot serve the mode."""
         import httpx
 
         descriptions = []
@@ -200,9 +256,13 @@ class Client:
             except httpx.HTTPError:
                 status, body = 0, {}
             descriptions.append(body if status == 200 else {})
-        return recognise(*descriptions, url=self.address.url)
+        family, served = recognise(*descriptions, url=self.address.url)
+        if served and served.lower() != wanted:
+            setting = f"COSMOS_{wanted.upper()}_URL"
+            raise self.failure(errors.CosmosOtherMode, served=served, wanted=wanted, own_setting=setting)
+        return family
 
-    async def infer(self, http, body: dict, path: Path) -> Reply:
+    async def infer(self, http, length: int, pieces: Callable[[], AsyncIterator[bytes]], path: Path) -> Reply:
         import httpx
 
         received = 0
@@ -210,10 +270,12 @@ class Client:
             async with http.stream(
                 "POST",
                 self.address.url + "/v1/infer",
-                # Escaped to ASCII, so that half a surrogate pair in a prompt reaches the NIM's own judgement.
-                content=json.dumps(body),
+                content=pieces(),
                 headers={
-                    "Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                    "Content-Type": "application/json",
+                    "Content-Length": str(length),
                 },
                 timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             ) as response:

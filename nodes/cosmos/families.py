@@ -1,18 +1,22 @@
 """What each family of Cosmos NIM takes and answers. A further family is one more class here.
 
 Sources: docs.nvidia.com/nim/cosmos (API reference, sampling parameters) for Predict1; NVIDIA/cosmos,
-cookbooks/cosmos3/nim (generation.md, api-reference.md) for Cosmos3 2.x.
+cookbooks/cosmos3/nim (generation.md, api-reference.md) for Cosmos3 2.x; for Predict2.5 the same fields as third parties
+transcribed them, and the sizes of the open model (nvidia-cosmos/cosmos-predict2.5, VIDEO_RES_SIZE_INFO).
 """
 
 import logging
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import ClassVar
 
+from comfy_api.latest import Input
 from pydantic import BaseModel, ConfigDict
 
-from ..errors import BadSetting, CosmosFamilyUnknown, EmptyPrompt, NotOffered, PromptTooLong
+from ..errors import BadSetting, EmptyPrompt, NotOffered, PromptTooLong
+from .media import Media, fit_clip, fit_image
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +26,8 @@ class Job:
     """One video as a node asks for it.
 
     resolution is the class of the shorter side ("720", "512", "480", "256"), aspect_ratio "16:9" and so on, fps frames
-    per second, seed 0..4294967295. An empty negative_prompt means the NIM's own.
+    per second, seed 0..4294967295. An empty negative_prompt means the NIM's own. The video starts from `image`
+    [1, height, width, channels] or `video`, or with neither from the text alone.
     """
 
     prompt: str
@@ -34,7 +39,13 @@ class Job:
     steps: int
     guidance_scale: float
     seed: int
-    prompt_upsampling: bool
+    prompt_upsampling: bool = False
+    image: Input.Image | None = None
+    video: Input.Video | None = None
+
+    @property
+    def mode(self) -> str:
+        return "text2world" if self.image is None and self.video is None else "video2world"
 
 
 def shape(aspect_ratio: str) -> float:
@@ -64,21 +75,26 @@ class Family:
     sizes: resolution -> aspect ratio -> (width, height) in pixels; frames: resolution -> the counts it makes.
     """
 
+    label: ClassVar[str]
+    """The class's name as people write it; in small letters the value of COSMOS_FAMILY."""
     timeout_seconds: ClassVar[float]
     sizes: ClassVar[dict[str, dict[str, tuple[int, int]]]]
     frames: ClassVar[dict[str, range]]
     fps: ClassVar[range]
     steps: ClassVar[range]
     guidance_scale: ClassVar[tuple[float, float]]
+    full_clip: ClassVar[bool] = False
+    """Whether a conditioning clip needs as many frames as the video."""
     model_name: ClassVar[str]
-    """A pattern for the model names in /v1/metadata."""
+    """A pattern for the model names in /v1/metadata; its first group, if any, is the one mode of that container."""
     metadata_key: ClassVar[str | None] = None
     """A key of /v1/metadata that only this family has."""
-    request_field: ClassVar[str]
-    """A property of the /v1/infer request in /openapi.json that only this family has."""
+    request_fields: ClassVar[set[str]] = set()
+    """Properties of the /v1/infer request in /openapi.json that only this family has together; empty if none are."""
 
     def __init_subclass__(cls):
-        FAMILIES[cls.__name__.lower()] = cls
+        cls.label = cls.__name__.replace("_", ".")
+        FAMILIES[cls.label.lower()] = cls
 
     @classmethod
     def check(cls, job: Job):
@@ -107,15 +123,31 @@ class Family:
 
     @classmethod
     def refuse(cls, name: str, given, allowed: str, nearest):
-        raise NotOffered(family=cls.__name__, name=name, given=given, allowed=allowed, nearest=nearest)
+        raise NotOffered(family=cls.label, name=name, given=given, allowed=allowed, nearest=nearest)
+
+    @classmethod
+    def size(cls, job: Job) -> tuple[int, int]:
+        """Width and height in pixels of the video for a job that check() lets through."""
+        return cls.sizes[job.resolution][job.aspect_ratio]
+
+    @classmethod
+    def fit(cls, job: Job, path: Path, poll: Callable[[], None]) -> Media:
+        """Write what the job starts from to `path` as the family takes it; what `poll` raises ends the work."""
+        if job.image is not None:
+            return fit_image(job.image, cls.size(job), path)
+        return fit_clip(job.video, cls.size(job), job.fps, job.frames, cls.full_clip, path, poll)
 
     @classmethod
     def check_prompt(cls, prompt: str):
-        raise NotImplementedError
+        """Raise PromptTooLong."""
 
     @classmethod
-    def text2world(cls, job: Job) -> Request:
-        """The request for a video from text alone. Raises what check() raises."""
+    def not_sent(cls, field: str):
+        say_not_sent(cls.label, field)
+
+    @classmethod
+    def request(cls, job: Job, media: Media | None) -> Request:
+        """The request for a job that check() lets through; `media` is its image or clip, fitted."""
         raise NotImplementedError
 
 
@@ -127,23 +159,6 @@ def say_not_sent(family: str, field: str):
     log.info("%s has no %s; it is not sent.", family, field)
 
 
-class Predict1VideoParams(Request):
-    height: int
-    width: int
-    frames_count: int
-    frames_per_sec: int
-
-
-class Predict1Text(Request):
-    prompt: str
-    negative_prompt: str | None
-    prompt_upsampling: bool
-    seed: int
-    guidance_scale: float
-    steps: int
-    video_params: Predict1VideoParams
-
-
 class Predict1(Family):
     """Cosmos-Predict1-7B, x86_64 only; text2world and video2world are two containers."""
 
@@ -153,41 +168,88 @@ class Predict1(Family):
     fps = range(12, 41)
     steps = range(1, 51)
     guidance_scale = (1.0, 10.0)
-    model_name = r"cosmos-predict1"
-    request_field = "video_params"
+    full_clip = True
+    model_name = r"cosmos-predict1(?:-\w+-(text2world|video2world))?"
+    request_fields = {"video_params"}
+
+    class Body(Request):
+        prompt: str
+        negative_prompt: str | None
+        prompt_upsampling: bool | None
+        image: str | None = None
+        video: str | None = None
+        seed: int
+        guidance_scale: float
+        steps: int
+        video_params: dict[str, int]
 
     @classmethod
     def check_prompt(cls, prompt: str):
         if (words := len(prompt.split())) > 250:
-            raise PromptTooLong(given=words, unit="words", family="Predict1", allowed=250)
+            raise PromptTooLong(given=words, unit="words", family=cls.label, allowed=250)
 
     @classmethod
-    def text2world(cls, job: Job) -> Request:
-        cls.check(job)
-        width, height = cls.sizes[job.resolution][job.aspect_ratio]
-        return Predict1Text(
+    def request(cls, job: Job, media: Media | None) -> Request:
+        width, height = cls.size(job)
+        return cls.Body(
             prompt=job.prompt,
             negative_prompt=job.negative_prompt.strip() or None,
-            prompt_upsampling=job.prompt_upsampling,
+            # The video2world container refuses the field, even when it is false.
+            prompt_upsampling=None if media else job.prompt_upsampling,
+            **({media.kind: media.mark} if media else {}),
             seed=job.seed,
             guidance_scale=job.guidance_scale,
             steps=job.steps,
-            video_params=Predict1VideoParams(
-                height=height, width=width, frames_count=job.frames, frames_per_sec=job.fps
-            ),
+            video_params={
+                "height": height, "width": width, "frames_count": job.frames, "frames_per_sec": job.fps
+            },
         )
 
 
-class Cosmos3Text(Request):
-    model_mode: str
-    prompt: str
-    negative_prompt: str | None
-    resolution: str
-    num_frames: int
-    fps: float
-    num_inference_steps: int
-    guidance_scale: float
-    seed: int
+class Predict2_5(Family):
+    """Cosmos-Predict2.5-2B; one container, whose mode follows from what it is given. It has its own frame rate."""
+
+    timeout_seconds = 1800
+    sizes = {
+        "720": {"16:9": (1280, 704), "9:16": (704, 1280), "1:1": (960, 960), "4:3": (960, 704), "3:4": (704, 960)},
+        "512": {"16:9": (640, 384), "9:16": (384, 640), "1:1": (512, 512), "4:3": (640, 512), "3:4": (512, 640)},
+        "480": {"16:9": (768, 432), "9:16": (432, 768), "1:1": (480, 480), "4:3": (640, 480), "3:4": (480, 640)},
+        "256": {"16:9": (320, 192), "9:16": (192, 320), "1:1": (256, 256), "4:3": (320, 256), "3:4": (256, 320)},
+    }
+    # No upper limit is known: beyond 93 frames a window slides. This is what the nodes offer.
+    frames = dict.fromkeys(sizes, range(25, 398))
+    fps = range(1, 61)
+    steps = range(1, 51)
+    guidance_scale = (1.0, 20.0)
+    model_name = r"cosmos-predict2[._]5"
+    request_fields = {"num_output_frames", "video"}
+
+    class Body(Request):
+        prompt: str
+        negative_prompt: str | None
+        image: str | None = None
+        video: str | None = None
+        resolution: str
+        num_output_frames: int
+        steps: int
+        guidance_scale: float
+        seed: int
+
+    @classmethod
+    def request(cls, job: Job, media: Media | None) -> Request:
+        cls.not_sent("fps")
+        if job.prompt_upsampling:
+            cls.not_sent("prompt_upsampling")
+        return cls.Body(
+            prompt=job.prompt,
+            negative_prompt=job.negative_prompt.strip() or None,
+            **({media.kind: media.data_url} if media else {}),
+            resolution=resolution_key(job),
+            num_output_frames=job.frames,
+            steps=job.steps,
+            guidance_scale=job.guidance_scale,
+            seed=job.seed,
+        )
 
 
 class Cosmos3(Family):
@@ -204,31 +266,70 @@ class Cosmos3(Family):
     steps = range(1, 101)
     guidance_scale = (1.0, 7.0)
     # cosmos3-generator 1.x has other field names, cosmos3-reasoner makes no video.
-    model_name = r"cosmos3(?!-(generator|reasoner))"
+    model_name = r"cosmos3(?!-(?:generator|reasoner))"
     metadata_key = "model_variant"
-    request_field = "model_mode"
+    request_fields = {"model_mode"}
+    modes = {None: "text2video", "image": "image2video", "video": "video2video"}
+    own_sampling: ClassVar[bool] = False
+    """Whether the model has a fixed number of steps and no guidance of the request's."""
+
+    class Body(Request):
+        model_mode: str
+        prompt: str
+        negative_prompt: str | None
+        input_reference: str | None
+        condition_frame_indexes_vision: list[int] | None = None
+        condition_video_keep: str | None = None
+        resolution: str
+        num_frames: int
+        fps: float
+        num_inference_steps: int | None
+        guidance_scale: float | None
+        seed: int
 
     @classmethod
     def check_prompt(cls, prompt: str):
         if len(prompt) > 20_000:
-            raise PromptTooLong(given=len(prompt), unit="characters", family="Cosmos3", allowed=20_000)
+            raise PromptTooLong(given=len(prompt), unit="characters", family=cls.label, allowed=20_000)
 
     @classmethod
-    def text2world(cls, job: Job) -> Request:
-        cls.check(job)
+    def request(cls, job: Job, media: Media | None) -> Request:
         if job.prompt_upsampling:
-            say_not_sent("Cosmos3", "prompt_upsampling")
-        return Cosmos3Text(
-            model_mode="text2video",
+            cls.not_sent("prompt_upsampling")
+        conditions = {}
+        if media and media.kind == "video":
+            # Two latent frames are five pictures of the clip: the first, and four more.
+            indexes = [0, 1] if media.frames >= 5 else [0]
+            conditions = {"condition_frame_indexes_vision": indexes, "condition_video_keep": "first"}
+        sampling = {"num_inference_steps": job.steps, "guidance_scale": job.guidance_scale}
+        if cls.own_sampling:
+            cls.not_sent("steps or guidance_scale")
+            sampling = dict.fromkeys(sampling)
+        return cls.Body(
+            model_mode=cls.modes[media and media.kind],
             prompt=job.prompt,
             negative_prompt=job.negative_prompt.strip() or None,
-            resolution=f"{job.resolution}_{job.aspect_ratio.replace(':', '_')}",
+            input_reference=media and media.data_url,
+            **conditions,
+            resolution=resolution_key(job),
             num_frames=job.frames,
             fps=job.fps,
-            num_inference_steps=job.steps,
-            guidance_scale=job.guidance_scale,
+            **sampling,
             seed=job.seed,
         )
+
+
+class Cosmos3FourStep(Cosmos3):
+    """Cosmos3 started with a NIM_MODEL_VARIANT that ends in -4step."""
+
+    model_name = r"super-\w+-4step"
+    metadata_key = None
+    request_fields = set()
+    own_sampling = True
+
+
+def resolution_key(job: Job) -> str:
+    return f"{job.resolution}_{job.aspect_ratio.replace(':', '_')}"
 
 
 def family_set(name: str) -> type[Family] | None:
@@ -236,49 +337,5 @@ def family_set(name: str) -> type[Family] | None:
     if name.lower() == "auto":
         return None
     if name.lower() not in FAMILIES:
-        raise BadSetting(variable="COSMOS_FAMILY", value=name, rule=f"Known are auto, {', '.join(FAMILIES)}")
+        raise BadSetting(variable="COSMOS_FAMILY", value=name, rule=f"known are auto, {', '.join(FAMILIES)}")
     return FAMILIES[name.lower()]
-
-
-def strings_in(value) -> list[str]:
-    match value:
-        case str():
-            return [value]
-        case dict():
-            return [text for item in value.values() for text in strings_in(item)]
-        case list():
-            return [text for item in value for text in strings_in(item)]
-        case _:
-            return []
-
-
-def infer_properties(openapi: dict) -> set[str]:
-    """The property names of the body of POST /v1/infer in an OpenAPI document, its $ref followed."""
-    content = openapi["paths"]["/v1/infer"]["post"]["requestBody"]["content"]
-    schema = content["application/json"]["schema"]
-    found = set()
-    for part in [schema, *schema.get("anyOf", []), *schema.get("oneOf", [])]:
-        if "$ref" in part:
-            part = openapi["components"]["schemas"][part["$ref"].rsplit("/", 1)[-1]]
-        found.update(part.get("properties", {}))
-    return found
-
-
-def recognise(metadata: dict, openapi: dict, url: str) -> type[Family]:
-    """The family of a NIM from its own two descriptions; {} stands for one that it does not have.
-
-    Raises CosmosFamilyUnknown when neither tells.
-    """
-    names = "\n".join(strings_in(metadata))
-    named = [it for it in FAMILIES.values() if re.search(it.model_name, names, re.I) or it.metadata_key in metadata]
-    if len(named) == 1:
-        return named[0]
-    try:
-        properties = infer_properties(openapi)
-    except (KeyError, TypeError, AttributeError):
-        properties = set()
-    described = [it for it in FAMILIES.values() if it.request_field in properties]
-    if len(described) == 1:
-        return described[0]
-    found = f"its fields are {', '.join(sorted(properties))}" if properties else "no model name, no list of fields"
-    raise CosmosFamilyUnknown(url=url, found=found, allowed=", ".join(FAMILIES))

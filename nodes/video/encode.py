@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import av
 import torch
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorRange
 
 from ..errors import VideoEmpty
 from .formats import Format
-from .source import FileSource, Sound, Source
+from .source import FileSource, Sound, Source, shaped
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ COPIED = {
     "mp4": ({"h264", "hevc", "av1", "vp9", "mpeg4"}, {"aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"}),
     "webm": ({"vp8", "vp9", "av1"}, {"opus", "vorbis"}),
 }
-TRANSPOSE = {1: [("transpose", "cclock")], 2: [("hflip", None), ("vflip", None)], 3: [("transpose", "clock")]}
 BITS_PER_CHANNEL = 96_000
 # From here on, the second pass over a copied file costs more than some kilobytes kept free for its index.
 LARGE_BYTES = 8_000_000
@@ -61,54 +60,6 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def upright_even(frame: av.VideoFrame) -> av.filter.Graph | None:
-    """A filter that turns a frame upright and repeats its last row or column where H.264 needs an even size."""
-    turns = round(frame.rotation / 90) % 4
-    width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-    steps = list(TRANSPOSE.get(turns, []))
-    if width % 2 or height % 2:
-        right, bottom = width % 2, height % 2
-        steps += [
-            ("pad", f"{width + right}:{height + bottom}"),
-            ("fillborders", f"right={right}:bottom={bottom}:mode=smear"),
-        ]
-    if not steps:
-        return None
-    graph = av.filter.Graph()
-    graph.link_nodes(
-        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
-        *(graph.add(*step) for step in steps),
-        graph.add("buffersink"),
-    ).configure()
-    return graph
-
-
-def prepared(frames: Iterator[av.VideoFrame], pixel_format: str) -> Iterator[av.VideoFrame]:
-    """Frames upright, of even size, in the encoder's pixel format; RGB becomes limited-range BT.709."""
-    graph = size = None
-    for index, frame in enumerate(frames):
-        if index == 0:
-            graph = upright_even(frame)
-        pts, time_base, rgb = frame.pts, frame.time_base, frame.format.is_rgb
-        if graph:
-            graph.push(frame)
-            frame = graph.pull()
-        size = size or (frame.width, frame.height)
-        frame = frame.reformat(
-            *size,
-            format=pixel_format,
-            dst_colorspace=Colorspace.ITU709 if rgb else None,
-            dst_color_range=ColorRange.MPEG,
-        )
-        if rgb:
-            frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
-            frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        frame.pts, frame.time_base = pts, time_base
-        # The source's own picture types would force the encoder's.
-        frame.pict_type = 0
-        yield frame
 
 
 class Soundtrack:
@@ -167,7 +118,7 @@ def encode(
     OSError (disk); the caller removes the file then.
     """
     pixel_format, encoder_options = format.settings(options)
-    pictures = ahead(prepared(source.frames(), pixel_format))
+    pictures = ahead(shaped(source, source.frames(), pixel_format))
     first = next(pictures, None)
     if first is None:
         raise VideoEmpty(reason="none lies inside its trim")

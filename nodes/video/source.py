@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from comfy_api.latest import Input, InputImpl, Types
 
 from ..errors import AudioNotUsable, VideoEmpty, VideoUnreadable
@@ -18,6 +19,7 @@ SOUND_CHUNK_SECONDS = 1
 # So much of a frame stays in the processor's cache: a 1080p frame takes 4 ms instead of 33, and no thread of torch
 # competes with the encoder's.
 STRIP_ROWS = 40
+TRANSPOSE = {1: [("transpose", "cclock")], 2: [("hflip", None), ("vflip", None)], 3: [("transpose", "clock")]}
 
 
 @dataclass
@@ -82,6 +84,7 @@ class TensorSource:
         if self.rate <= 0:
             raise VideoUnreadable(reason=f"its frame rate is {components.frame_rate}")
         self.time_base = 1 / self.rate
+        self.pixel_aspect = Fraction(1)
         self.audio = components.audio
         self.format, self.scale, self.dtype = (
             ("rgb48le", 65535, np.uint16) if ten_bit else ("rgb24", 255, np.uint8)
@@ -118,6 +121,7 @@ class FileSource:
             self.rate = video.average_rate or video.guessed_rate or Fraction(1)
             self.time_base = video.time_base
             self.width, self.height = video.width, video.height
+            self.pixel_aspect = video.sample_aspect_ratio or Fraction(1)
             self.container = container.format.name
             self.brand = container.metadata.get("major_brand", "")
             self.codec = video.codec.canonical_name
@@ -253,3 +257,75 @@ def open_source(video: Input.Video, ten_bit: bool = False, poll: Callable[[], No
     if isinstance(video, InputImpl.VideoFromFile):
         return FileSource(video.get_stream_source(), *video.get_active_trim_window(), poll)
     return TensorSource(video.get_components(), ten_bit)
+
+
+def fitting(width: int, height: int, box: tuple[int, int]) -> list[tuple[str, str]]:
+    """Filters that scale a picture into `box` (width, height; both even), keeping its shape, on black."""
+    if (width, height) == box:
+        return []
+    scale = min(box[0] / width, box[1] / height)
+    inner = [max(2 * round(side * scale / 2), 2) for side in (width, height)]
+    left, top = ((outer - it) // 2 for outer, it in zip(box, inner, strict=True))
+    return [("scale", f"{inner[0]}:{inner[1]}"), ("pad", f"{box[0]}:{box[1]}:{left}:{top}"), ("setsar", "1")]
+
+
+def evened(width: int, height: int) -> list[tuple[str, str]]:
+    """Filters that repeat the last row or column where 4:2:0 needs an even size."""
+    right, bottom = width % 2, height % 2
+    if not (right or bottom):
+        return []
+    return [
+        ("pad", f"{width + right}:{height + bottom}"),
+        ("fillborders", f"right={right}:bottom={bottom}:mode=smear"),
+    ]
+
+
+def shaping(source: Source, frame: av.VideoFrame, box: tuple[int, int] | None) -> av.filter.Graph | None:
+    """What turns frames like this one upright and gives them the size of shaped(); None when nothing has to be done."""
+    turns = round(frame.rotation / 90) % 4
+    width, height = frame.width, frame.height
+    if box:
+        width = round(width * source.pixel_aspect)
+    if turns % 2:
+        width, height = height, width
+    steps = TRANSPOSE.get(turns, []) + (fitting(width, height, box) if box else evened(width, height))
+    if not steps:
+        return None
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+        *(graph.add(*step) for step in steps),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+def shaped(
+    source: Source, frames: Iterator[av.VideoFrame], pixel_format: str, box: tuple[int, int] | None = None
+) -> Iterator[av.VideoFrame]:
+    """Frames of `source`, upright and in an encoder's 4:2:0 pixel format; RGB becomes limited-range BT.709.
+
+    With `box` (width, height) they are scaled into it with square pixels, else only made even.
+    """
+    graph = size = None
+    for index, frame in enumerate(frames):
+        if index == 0:
+            graph = shaping(source, frame, box)
+        pts, time_base, rgb = frame.pts, frame.time_base, frame.format.is_rgb
+        if graph:
+            graph.push(frame)
+            frame = graph.pull()
+        size = size or (frame.width, frame.height)
+        frame = frame.reformat(
+            *size,
+            format=pixel_format,
+            dst_colorspace=Colorspace.ITU709 if rgb else None,
+            dst_color_range=ColorRange.MPEG,
+        )
+        if rgb:
+            frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
+            frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        frame.pts, frame.time_base = pts, time_base
+        # The source's own picture types would force the encoder's.
+        frame.pict_type = 0
+        yield frame

@@ -42,7 +42,7 @@ def receive(url: str, path: Path) -> tuple[float, float]:
     client = Client(Address(url, "COSMOS_NIM_URL", "cosmos3"), CosmosSettings(_env_file=None, cosmos_family="auto"))
     Path("/proc/self/clear_refs").write_text("5")
     idle, began = resident_mb("VmRSS"), time.perf_counter()
-    asyncio.run(run_apart(client.generate(lambda family: family.text2world(JOB), JOB.prompt, path), lambda: None))
+    asyncio.run(run_apart(client.generate(JOB, path), lambda: None))
     return time.perf_counter() - began, resident_mb("VmHWM") - idle
 
 

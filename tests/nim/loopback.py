@@ -46,7 +46,8 @@ class Record:
 
     body is the parsed JSON (bytes where it is none). outcome is running, replied, rejected (the NIM's own 4xx and 5xx),
     faulted (a fault was served to its end) or disconnected (the client left first). outcome, ended and status are set
-    before the client can have read the whole reply.
+    before the client can have read the whole reply. media is the decoded bytes of the conditioning image or clip as
+    they were sent, media_kind "image" or "video"; both are None without one, and until the request has been accepted.
     """
 
     headers: dict[str, str]
@@ -56,6 +57,8 @@ class Record:
     ended: float | None = None
     outcome: str = "running"
     status: int | None = None
+    media: bytes | None = None
+    media_kind: str | None = None
 
     def finish(self, outcome: str, status: int | None = 200) -> None:
         self.outcome, self.status, self.ended = outcome, status, time.monotonic()
@@ -64,7 +67,8 @@ class Record:
 class LoopbackNIM:
     """A NIM at `url` while its `with` block lasts. Every attribute that `reset` sets may be changed at any time.
 
-    family: "predict1" or "cosmos3"; mode: Predict1's container, "text2world" or "video2world".
+    family: "predict1", "predict2_5" or "cosmos3"; mode: Predict1's container, "text2world" or "video2world"; variant:
+    Cosmos3's model, "nano", "super" or a specialist such as "super-i2v-4step".
     fault: a key of FAULTS, or None; like family, it holds for the requests that arrive from then on.
     job_seconds: how long a job computes, besides drawing its video; ready_after: the time.monotonic() at which a
     "starting" NIM is ready. metadata: "names" | "anonymous" (200 that does not tell the family) | "missing" (404).
@@ -81,7 +85,7 @@ class LoopbackNIM:
 
     def reset(self) -> None:
         """Forget the requests and put every setting back to its start."""
-        self.family, self.mode = self._first_family, "text2world"
+        self.family, self.mode, self.variant = self._first_family, "text2world", "nano"
         self.fault = None
         self.job_seconds = 0.0
         self.ready_after = math.inf
@@ -154,7 +158,7 @@ class LoopbackNIM:
         reply = spec["get"][path]
         if path == "/v1/metadata" and self.metadata == "anonymous":
             reply = spec["anonymous_metadata"]
-        return web.json_response(text=json.dumps(reply).replace("MODE", self.mode))
+        return web.json_response(text=json.dumps(reply).replace("MODE", self.mode).replace("VARIANT", self.variant))
 
     def _ready(self) -> web.Response:
         spec = FAMILIES[self.family]
@@ -184,13 +188,14 @@ class LoopbackNIM:
             log.info("POST /v1/infer %s in %.2f s", record.outcome, record.ended - record.started)
 
     async def _answer(self, request: web.Request, record: Record) -> web.StreamResponse:
-        family, mode, fault = self.family, self.mode, self.fault
+        family, fault = self.family, self.fault
         record.body = await request.read()
         try:
-            job = _job(request, record, family, mode)
+            job = _job(request, record, family, self.mode, self.variant)
         except Refusal as refusal:
             record.finish("rejected", refusal.status)
             return _refused(family, refusal.status, refusal.errors)
+        record.media, record.media_kind = job.media, job.media_kind
         if not self._loaded(fault):
             spec = FAMILIES[family]["not_ready"]
             record.finish("faulted", spec["status"])
@@ -202,7 +207,7 @@ class LoopbackNIM:
             data = b""
             if fault not in WITHOUT_VIDEO:
                 size = (job.width, job.height, job.frames, job.fps)
-                data = await asyncio.to_thread(video, job.prompt, job.seed, *size)
+                data = await asyncio.to_thread(video, job.prompt, job.seed, *size, job.media)
         if fault is not None and fault not in HEALTH_FAULTS:
             response = await self._fail(request, record, fault, _reply(family, job, data, fault))
             record.finish("faulted", response.status)
@@ -259,14 +264,15 @@ class LoopbackNIM:
         return await _send(request, "application/json", _cut(body, PIECE), len(body), finish)
 
 
-def _job(request: web.Request, record: Record, family: str, mode: str) -> Job:
+def _job(request: web.Request, record: Record, family: str, mode: str, variant: str) -> Job:
     """The request's job; its body, parsed, goes into the record. Raises Refusal."""
     try:
         record.body = json.loads(record.body)
     except ValueError as exception:
         raise Refusal(400, "There was an error parsing the body") from exception
     # FastAPI takes a body of another content type for plain text, which is no object.
-    return check(family, mode, record.body if request.content_type == "application/json" else str(record.body))
+    body = record.body if request.content_type == "application/json" else str(record.body)
+    return check(family, mode, body, variant)
 
 
 def _refused(family: str, status: int, errors: list[dict] | str) -> web.Response:
@@ -292,10 +298,10 @@ def _reply(family: str, job: Job, data: bytes, fault: str | None) -> bytes:
             text = f"data:video/mp4;base64,{text}"
     reply: dict = {"b64_video": text}
     if family == "cosmos3":
-        return json.dumps(reply | {"action": None}).encode()
+        reply["action"] = None
     if job.upsample:
         reply["upsampled_prompt"] = f"{job.prompt} The camera drifts slowly, the light is warm, every surface is crisp."
-    if fault != "missing_seed":
+    if family == "predict1" and fault != "missing_seed":
         reply["seed"] = job.seed
     return json.dumps(reply).encode()
 
@@ -351,7 +357,7 @@ def _wrapped(text: Iterator[bytes], length: int) -> tuple[Iterator[bytes], int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A strict stand-in for NVIDIA's Cosmos NIM.")
-    parser.add_argument("--family", choices=["predict1", "cosmos3"], default="cosmos3")
+    parser.add_argument("--family", choices=FAMILIES, default="cosmos3")
     parser.add_argument("--mode", choices=["text2world", "video2world"], default="text2world", help="of predict1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--fault", choices=FAULTS)

@@ -1,8 +1,9 @@
-"""The loopback NIM's pictures: drifting dunes under a sun, drawn in YUV 4:2:0 and encoded as VP9 in MP4."""
+"""The loopback NIM's pictures, in YUV 4:2:0 and VP9: drifting dunes under a sun, or a moving crop of what was sent."""
 
 import colorsys
 import hashlib
 import io
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
@@ -12,6 +13,7 @@ import numpy as np
 LAYERS = 5
 BT709 = 1  # FFmpeg's number for the primaries, the transfer and the matrix alike
 LIMITED_RANGE = 1
+PARTS = 1, 2, 2  # of a frame's width and height, in the planes y, u, v
 
 
 def yuv(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -22,7 +24,7 @@ def yuv(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 class Scene:
-    """One landscape, decided by prompt and seed alone; `draw` gives its planes at any size and time."""
+    """One landscape, decided by prompt and seed alone; `draw` and `planes` show it at any size and time."""
 
     def __init__(self, prompt: str, seed: int):
         digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
@@ -38,6 +40,10 @@ class Scene:
         self.waves = rng.uniform([1.0, 2.2, 4.0], [1.8, 3.4, 6.0], (LAYERS, 3))
         self.phases = rng.uniform(0, 2 * np.pi, (LAYERS, 3))
         self.speed = rng.choice([-1, 1]) * (0.25 + 0.9 * shades)
+
+    def planes(self, width: int, height: int, seconds: float) -> list[np.ndarray]:
+        """The planes y, u and v of a frame of width x height pixels, both even."""
+        return [self.draw(plane, width // part, height // part, seconds) for plane, part in enumerate(PARTS)]
 
     def draw(self, plane: int, width: int, height: int, seconds: float) -> np.ndarray:
         """Plane 0, 1 or 2 (y, u, v) of width x height samples as uint8 [height, width]."""
@@ -84,14 +90,45 @@ class Scene:
         sky[np.ix_(row, column)] = disc + (self.sun[plane] - disc) * cover
 
 
+def moving_crop(media: bytes, width: int, height: int, frames: int) -> Iterator[list[np.ndarray]]:
+    """The `frames` pictures of a reply of width x height pixels, both even, that starts from an image or a clip.
+
+    Picture i is a window of 7/8 of the width and height of the media's frame i, or of its last one (an image has one),
+    scaled up to width x height. It slides linearly from the top left at the first picture to the bottom right at the
+    last. More exactly: the media's frame is scaled to 8/7 of width and height, both rounded down to even numbers, and
+    the window of width x height lies at whole pixels, rounded down. Each picture is its planes y, u, v as uint8
+    [rows, columns], BT.709 in limited range.
+    """
+    wide, high = (side * 8 // 14 * 2 for side in (width, height))
+    with av.open(io.BytesIO(media)) as container:
+        decoded = container.decode(video=0)
+        for index in range(frames):
+            if frame := next(decoded, None):
+                frame = frame.reformat(wide, high, "yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
+                rows = frame.to_ndarray()
+                planes = [rows[:high], *rows[high:].reshape(2, high // 2, wide // 2)]
+            left, top = ((slack * index // max(frames - 1, 1)) for slack in (wide - width, high - height))
+            yield [
+                plane[top // part :, left // part :][: height // part, : width // part]
+                for plane, part in zip(planes, PARTS)
+            ]
+
+
 @lru_cache(maxsize=32)
-def video(prompt: str, seed: int, width: int, height: int, frames: int, fps: float) -> bytes:
+def video(
+    prompt: str, seed: int, width: int, height: int, frames: int, fps: float, media: bytes | None = None
+) -> bytes:
     """An MP4 with one VP9 track: exactly `frames` frames of width x height at `fps`, a keyframe every 24 frames.
 
-    The same arguments give the same bytes.
+    It shows the moving crop of `media`, the bytes of an image or a clip, or else the landscape of prompt and seed. The
+    same arguments give the same bytes.
     """
-    scene = Scene(prompt, seed)
     rate = Fraction(fps).limit_denominator(100_000)
+    if media:
+        pictures = moving_crop(media, width, height, frames)
+    else:
+        scene = Scene(prompt, seed)
+        pictures = (scene.planes(width, height, float(index / rate)) for index in range(frames))
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         options = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "14", "b": "0"}
@@ -101,12 +138,9 @@ def video(prompt: str, seed: int, width: int, height: int, frames: int, fps: flo
         codec.gop_size, codec.thread_count = 24, 2
         codec.color_primaries = codec.color_trc = codec.colorspace = BT709
         codec.color_range = LIMITED_RANGE
-        for index in range(frames):
-            seconds = float(index / rate)
-            y = scene.draw(0, width, height, seconds)
-            u, v = (scene.draw(plane, width // 2, height // 2, seconds) for plane in (1, 2))
-            planes = np.concatenate([y.ravel(), u.ravel(), v.ravel()]).reshape(height * 3 // 2, width)
-            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        for index, planes in enumerate(pictures):
+            rows = np.concatenate([plane.ravel() for plane in planes]).reshape(height * 3 // 2, width)
+            frame = av.VideoFrame.from_ndarray(rows, format="yuv420p")
             frame.pts, frame.time_base = index, 1 / rate
             frame.colorspace, frame.color_range = BT709, LIMITED_RANGE
             container.mux(stream.encode(frame))

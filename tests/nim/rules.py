@@ -10,13 +10,14 @@ from pathlib import Path
 
 import av
 
-FAMILIES = json.loads(Path(__file__).with_name("schema.json").read_text(encoding="ascii"))["families"]
+SCHEMA = json.loads(Path(__file__).with_name("schema.json").read_text(encoding="ascii"))
+FAMILIES = SCHEMA["families"]
 
-TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list}
+TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list, "object": dict}
 MESSAGES = {
     "missing": "Field required",
     "extra_forbidden": "Extra inputs are not permitted",
-    "model_attributes_type": "Input should be a valid dictionary or object to extract fields from",
+    "object_type": "Input should be a valid dictionary or object to extract fields from",
     "int_type": "Input should be a valid integer",
     "float_type": "Input should be a valid number",
     "str_type": "Input should be a valid string",
@@ -30,7 +31,7 @@ MESSAGES = {
     "string_too_long": "String should have at most {} characters",
     "value_error": "Value error, {}",
 }
-PYDANTIC_NAMES = {"str_type": "string_type"}
+PYDANTIC_NAMES = {"str_type": "string_type", "object_type": "model_attributes_type"}
 
 
 class Refusal(Exception):
@@ -43,7 +44,10 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What an accepted request asks for; seed is the NIM's own choice where the request has none."""
+    """What an accepted request asks for; seed is the NIM's own choice where the request has none.
+
+    media is the decoded bytes of its image or clip, media_kind "image" or "video"; both None without.
+    """
 
     prompt: str
     seed: int
@@ -51,7 +55,9 @@ class Job:
     height: int
     frames: int
     fps: float
-    upsample: bool
+    media: bytes | None
+    media_kind: str | None
+    upsample: bool = False
 
 
 def error(kind: str, loc: list, value: object, limit: object = None) -> dict:
@@ -59,20 +65,25 @@ def error(kind: str, loc: list, value: object, limit: object = None) -> dict:
     return {"type": PYDANTIC_NAMES.get(kind, kind), "loc": loc, "msg": MESSAGES[kind].format(limit), "input": value}
 
 
-def check(family: str, mode: str, body: object) -> Job:
-    """The job that the parsed JSON `body` of POST /v1/infer asks for; `mode` is Predict1's container, else unused.
+def check(family: str, mode: str, body: object, variant: str = "nano") -> Job:
+    """The job that the parsed JSON `body` of POST /v1/infer asks for.
 
-    Raises Refusal exactly as the NIM would answer.
+    `mode` is Predict1's container, `variant` Cosmos3's model; unused elsewhere. Raises Refusal exactly as the NIM would
+    answer.
     """
     spec = FAMILIES[family]
-    if spec["mode_field"] and isinstance(body, dict):
-        # Only the mode says which fields exist, so a bad one is the whole answer.
-        name = spec["mode_field"]
-        given = {name: body[name]} if name in body else {}
-        _raise(_field_errors({name: spec["fields"][name]}, given, spec["modes"][0], ["body"]))
-        mode = body[name]
-    _raise(_field_errors(spec["fields"], body, mode, ["body"]))
-    return _predict1_job(spec, mode, body) if family == "predict1" else _cosmos3_job(spec, mode, body)
+    fields = spec["fields"]
+    if not isinstance(body, dict):
+        raise Refusal(422, [error("object_type", ["body"], body)])
+    if family == "cosmos3":
+        mode = _cosmos3_mode(spec, body, variant)
+        lacking = [name for part, names in spec["variants"]["lacks"].items() if part in variant for name in names]
+        fields = {name: field for name, field in fields.items() if name not in lacking}
+    if family == "predict2_5":
+        given = [mode for name, field in fields.items() if name in body for mode in field.get("media", {})]
+        mode = given[0] if given else "text2world"
+    _raise(_field_errors(fields, body, mode, ["body"]))
+    return JOBS[family](spec, body, *_media(spec, mode, body))
 
 
 def _raise(errors: list[dict]) -> None:
@@ -80,9 +91,18 @@ def _raise(errors: list[dict]) -> None:
         raise Refusal(422, errors)
 
 
-def _field_errors(fields: dict, value: object, mode: str, loc: list) -> list[dict]:
-    if not isinstance(value, dict):
-        return [error("model_attributes_type", loc, value)]
+def _cosmos3_mode(spec: dict, body: dict, variant: str) -> str:
+    # Only the mode says which fields exist, so a bad one is the whole answer.
+    given = {"model_mode": body["model_mode"]} if "model_mode" in body else {}
+    _raise(_field_errors({"model_mode": spec["fields"]["model_mode"]}, given, spec["modes"][0], ["body"]))
+    mode = body["model_mode"]
+    for start, modes in spec["variants"]["modes"].items():
+        if variant.startswith(start) and mode not in modes:
+            raise Refusal(422, [error("literal_error", ["body", "model_mode"], mode, ", ".join(map(repr, modes)))])
+    return mode
+
+
+def _field_errors(fields: dict, value: dict, mode: str, loc: list) -> list[dict]:
     known = {name: field for name, field in fields.items() if mode in field.get("modes", [mode])}
     errors = []
     for name, field in known.items():
@@ -95,7 +115,7 @@ def _field_errors(fields: dict, value: object, mode: str, loc: list) -> list[dic
 
 def _value_errors(field: dict, value: object, mode: str, loc: list) -> list[dict]:
     kind = field["type"]
-    if kind == "object":
+    if kind == "object" and isinstance(value, dict):
         return _field_errors(field["fields"], value, mode, loc)
     if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
         return [error(f"{kind}_type", loc, value)]
@@ -114,7 +134,7 @@ def _value_errors(field: dict, value: object, mode: str, loc: list) -> list[dict
     return []
 
 
-def _predict1_job(spec: dict, mode: str, body: dict) -> Job:
+def _predict1_job(spec: dict, body: dict, media: bytes | None, kind: str | None) -> Job:
     params = {name: field["default"] for name, field in spec["fields"]["video_params"]["fields"].items()}
     params |= body.get("video_params", {})
     size, sizes = [params["width"], params["height"]], spec["sizes"]
@@ -123,47 +143,60 @@ def _predict1_job(spec: dict, mode: str, body: dict) -> Job:
     if size not in sizes["allowed"]:
         names = ", ".join(f"{width}x{height}" for width, height in sizes["allowed"])
         raise Refusal(400, f"Unsupported resolution {size[0]}x{size[1]}, supported resolutions are {names}")
-    given = [name for name in spec["one_of"].get(mode, []) if name in body]
-    if mode in spec["one_of"] and len(given) != 1:
-        raise Refusal(422, [error("value_error", ["body"], body, "exactly one of image and video must be provided")])
-    for name in given:
-        data = _media(spec["fields"][name], name, name, body[name])
-        if name == "video":
-            _check_clip(spec["clip"], size, data)
-    upsample = body.get("prompt_upsampling", mode in spec["fields"]["prompt_upsampling"]["modes"])
-    frames, fps = params["frames_count"], params["frames_per_sec"]
-    return Job(body.get("prompt", ""), _seed(body), *size, frames, fps, upsample)
+    asked = *size, params["frames_count"], params["frames_per_sec"]
+    if kind == "video":
+        _check_clip(spec["clip"], asked, media)
+    upsample = body.get("prompt_upsampling", media is None)
+    return Job(body.get("prompt", ""), _seed(body), *asked, media, kind, upsample)
 
 
-def _cosmos3_job(spec: dict, mode: str, body: dict) -> Job:
+def _predict2_5_job(spec: dict, body: dict, media: bytes | None, kind: str | None) -> Job:
+    size = _size(spec, body.get("resolution", spec["fields"]["resolution"]["default"]))
+    frames = body.get("num_output_frames", spec["fields"]["num_output_frames"]["default"])
+    return Job(body.get("prompt", ""), _seed(body), *size, frames, spec["fps"]["of_every_reply"], media, kind)
+
+
+def _cosmos3_job(spec: dict, body: dict, media: bytes | None, kind: str | None) -> Job:
     fields, rule = spec["fields"], spec["frames"]
     resolution = body.get("resolution", fields["resolution"]["default"])
     frames = body.get("num_frames", fields["num_frames"]["default"])
-    tier, _, aspect = resolution.partition("_")
+    tier = resolution.partition("_")[0]
     if not rule["min"] <= frames <= rule["max"][tier]:
         text = f"num_frames must be between {rule['min']} and {rule['max'][tier]} at resolution {resolution}"
         raise Refusal(422, [error("value_error", ["body", "num_frames"], frames, text)])
     if frames % rule["step"] != rule["offset"]:
         raise Refusal(422, [error("value_error", ["body", "num_frames"], frames, "num_frames must be 1 + 4k")])
-    if "input_reference" in body:
-        field = fields["input_reference"]
-        _media(field, "input_reference", field["media"][mode], body["input_reference"])
     latents = 1 + (frames - 1) // rule["step"]
     indexes = body.get("condition_frame_indexes_vision", [])
     if any(index >= latents for index in indexes):
         text = f"the largest index must be below the {latents} latent frames of the output"
         raise Refusal(422, [error("value_error", ["body", "condition_frame_indexes_vision"], indexes, text)])
-    width, height = spec["sizes"][tier][aspect or "16_9"]
     fps = body.get("fps", fields["fps"]["default"])
-    return Job(body["prompt"], _seed(body), width, height, frames, fps, upsample=False)
+    return Job(body["prompt"], _seed(body), *_size(spec, resolution), frames, fps, media, kind)
+
+
+JOBS = {"predict1": _predict1_job, "predict2_5": _predict2_5_job, "cosmos3": _cosmos3_job}
+
+
+def _size(spec: dict, resolution: str) -> list[int]:
+    tier, _, aspect = resolution.partition("_")
+    return spec["sizes"][tier][aspect or "16_9"]
 
 
 def _seed(body: dict) -> int:
     return body.get("seed", random.getrandbits(32))
 
 
-def _media(field: dict, name: str, kind: str, text: str) -> bytes:
-    """The bytes of a conditioning image or clip, which FFmpeg can decode."""
+def _media(spec: dict, mode: str, body: dict) -> tuple[bytes | None, str | None]:
+    """The bytes of the conditioning image or clip, which FFmpeg can decode, and which of them it is; or None twice."""
+    given = [name for name, field in spec["fields"].items() if "media" in field and name in body]
+    if len(given) > 1 or (not given and mode in spec["conditioned"]["modes"]):
+        raise Refusal(422, [error("value_error", ["body"], body, f"one of image and video, but got {len(given)}")])
+    if not given:
+        return None, None
+    [name] = given
+    field, text = spec["fields"][name], body[name]
+    kind = field["media"][mode]
 
     def refuse(reason: str) -> Refusal:
         return Refusal(422, [error("value_error", ["body", name], text[:80], reason)])
@@ -172,40 +205,48 @@ def _media(field: dict, name: str, kind: str, text: str) -> bytes:
         raise refuse(f"an {kind} is required")
     if text.startswith(("http://", "https://")):
         raise refuse("URL inputs are disabled")
+    if ("data_url" if text.startswith("data:") else "raw") not in field["forms"]:
+        raise refuse(f"the {kind} must be sent as {field['forms'][0]}")
     if kind == "image" and len(text) > field.get("max_image_length", math.inf):
         raise refuse(f"the image is longer than {field['max_image_length']} characters")
     payload = text
     if text.startswith("data:"):
         head, _, payload = text.partition(";base64,")
-        if "data_url" not in field["forms"] or not head.startswith(f"data:{kind}/"):
+        if not head.startswith(f"data:{kind}/"):
             raise refuse(f"not a base64 {kind}")
     try:
         data = base64.b64decode(payload, validate=True)
         with av.open(io.BytesIO(data)) as container:
-            next(container.decode(video=0))
+            pix_fmt = next(container.decode(video=0)).format.name
             still = container.format.name.endswith("_pipe")
     except (ValueError, av.FFmpegError, StopIteration, IndexError) as exception:
         raise refuse(f"cannot decode the {kind}: {type(exception).__name__}") from exception
     if still != (kind == "image"):
         raise refuse(f"not {kind} data")
+    if kind == "video" and pix_fmt in SCHEMA["clips"]["pix_fmts_refused"]:
+        raise refuse(f"UnsupportedVideoFormat: {pix_fmt!r}")
     if kind == "video" and len(data) > field.get("max_video_bytes", math.inf):
         raise refuse(f"the video is larger than {field['max_video_bytes']} bytes")
-    return data
+    return data, kind
 
 
-def _check_clip(rule: dict, size: list[int], data: bytes) -> None:
+def _check_clip(rule: dict, asked: tuple[int, int, int, int], data: bytes) -> None:
+    """Raises Refusal for a clip that is not of the width, height, frame count and frames per second asked for."""
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
         frames = sum(packet.size > 0 for packet in container.demux(stream))
-        found = ([stream.width, stream.height], frames, stream.average_rate, stream.format.name)
-    if found != (size, rule["frames"], rule["fps"], rule["pix_fmt"]):
-        raise Refusal(500, f"TorchScript autoencoder expects exactly {size[0]}x{size[1]} {rule}, got {found}")
+        found = stream.width, stream.height, frames, stream.average_rate, stream.codec.canonical_name
+        found += stream.format.name, len(container.streams.audio)
+    expected = *asked, rule["codec"], rule["pix_fmt"], rule["audio_tracks"]
+    if found != expected:
+        words = "{}x{} x {} frames x {}fps, {} {}, {} audio tracks".format
+        raise Refusal(500, f"TorchScript autoencoder expects exactly {words(*expected)}; got {words(*found)}")
 
 
 def openapi(family: str, mode: str) -> dict:
     """FastAPI's document for the family, in which POST /v1/infer refers to the schema of its request."""
     spec = FAMILIES[family]
-    modes = spec["modes"] if spec["mode_field"] else [mode]
+    modes = [mode] if spec["mode_from"] == "container" else spec["modes"]
     components: dict = {}
     _component(components, "InferRequest", spec["fields"], modes)
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}}

@@ -5,14 +5,18 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import av
 import pytest
+from clips import write_file
+from comfy_api.latest import InputImpl
 from nim.faults import WORDS
 from nim.loopback import LoopbackNIM
 from xavi9videos.nodes import errors, settings
-from xavi9videos.nodes.cosmos.client import Address, Client, reply_of, run_apart, text2world_address, words_of
+from xavi9videos.nodes.cosmos.client import Address, Client, address_of, reply_of, run_apart, words_of
 from xavi9videos.nodes.cosmos.families import Job
 
 JOB = Job("a fox", "", "16:9", "256", 25, 24, 35, 7.0, 3, True)
@@ -27,10 +31,8 @@ def no_env_file(monkeypatch, tmp_path):
 def make(nim, path, job=JOB, tick=lambda: None, **changed):
     """One job from the outside: a client, its thread, the result."""
     chosen = settings.CosmosSettings(cosmos_nim_url=nim if isinstance(nim, str) else nim.url, **changed)
-    client = Client(text2world_address(chosen), chosen)
-    return asyncio.run(
-        run_apart(client.generate(lambda family: family.text2world(job), job.prompt, path), tick)
-    )
+    client = Client(address_of(job.mode, chosen), chosen)
+    return asyncio.run(run_apart(client.generate(job, path), tick))
 
 
 @pytest.mark.parametrize("family, resolution", [("predict1", "720"), ("cosmos3", "256")])
@@ -141,15 +143,16 @@ def settled(nim):
 def test_the_limit_is_the_familys_unless_set():
     from xavi9videos.nodes.cosmos.families import FAMILIES
 
-    assert {name: it.timeout_seconds for name, it in FAMILIES.items()} == {"predict1": 600, "cosmos3": 1800}
+    limits = {"predict1": 600, "predict2.5": 1800, "cosmos3": 1800, "cosmos3fourstep": 1800}
+    assert {name: it.timeout_seconds for name, it in FAMILIES.items()} == limits
 
 
 def test_a_starting_nim_is_waited_for_and_the_wait_is_shown(nim, tmp_path):
     nim.fault, nim.ready_after = "starting", time.monotonic() + 1.5
     chosen = settings.CosmosSettings(cosmos_nim_url=nim.url, cosmos_wait_seconds=20)
-    client = Client(text2world_address(chosen), chosen)
+    client = Client(address_of(JOB.mode, chosen), chosen)
     shown = []
-    making = client.generate(lambda family: family.text2world(JOB), "", tmp_path / "a.mp4")
+    making = client.generate(JOB, tmp_path / "a.mp4")
     asyncio.run(run_apart(making, lambda: shown.append(client.doing)))
     assert "Cosmos is starting" in shown
     assert "Cosmos3 is making the video" in client.doing or "Receiving" in client.doing
@@ -200,10 +203,10 @@ def test_what_ticking_raises_closes_the_job_within_a_second(nim, tmp_path):
 def test_a_cancelled_task_closes_the_job_within_a_second(nim, tmp_path):
     nim.fault = "silence"
     chosen = settings.CosmosSettings(cosmos_nim_url=nim.url)
-    client = Client(text2world_address(chosen), chosen)
+    client = Client(address_of(JOB.mode, chosen), chosen)
 
     async def cancelled():
-        job = client.generate(lambda family: family.text2world(JOB), "", tmp_path / "a.mp4")
+        job = client.generate(JOB, tmp_path / "a.mp4")
         task = asyncio.create_task(run_apart(job, lambda: None))
         while not (nim.requests and nim.requests[0].began):
             await asyncio.sleep(0.05)
@@ -238,10 +241,10 @@ def test_two_jobs_on_one_address_never_overlap_and_two_addresses_do(nim, tmp_pat
 def test_a_prompts_loop_that_stands_still_does_not_slow_the_reply(nim, tmp_path):
     nim.job_seconds = 0.5
     chosen = settings.CosmosSettings(cosmos_nim_url=nim.url)
-    client = Client(text2world_address(chosen), chosen)
+    client = Client(address_of(JOB.mode, chosen), chosen)
 
     async def beside_a_synchronous_node():
-        job = client.generate(lambda family: family.text2world(JOB), "", tmp_path / "a.mp4")
+        job = client.generate(JOB, tmp_path / "a.mp4")
         task = asyncio.create_task(run_apart(job, lambda: None))
         await asyncio.sleep(0)
         time.sleep(3)
@@ -336,3 +339,37 @@ def test_the_failures_have_codes_of_their_own():
     classes = [it for it in vars(errors).values() if isinstance(it, type) and issubclass(it, errors.Failure)]
     codes = Counter(it.code for it in classes if it is not errors.Failure)
     assert max(codes.values()) == 1
+
+
+def test_a_nim_that_restarts_in_the_middle_is_told_and_serves_the_next_job(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        with LoopbackNIM() as nim:
+            nim.job_seconds = 30
+            job = pool.submit(make, nim, tmp_path / "a.mp4")
+            while not nim.requests or not nim.requests[0].began:
+                time.sleep(0.02)
+        with pytest.raises(errors.CosmosConnectionLost, match="not sent again"):
+            job.result()
+    assert list(tmp_path.iterdir()) == []
+    with LoopbackNIM(port=int(nim.url.rsplit(":", 1)[1])) as again:
+        make(again, tmp_path / "b.mp4")
+        assert [it.outcome for it in again.requests] == ["replied"]
+
+
+def test_cancelling_ends_the_fitting_of_a_clip_and_leaves_nothing(nim, tmp_path):
+    clip = write_file(tmp_path / "clip.mp4", 2000)
+    job = replace(JOB, video=InputImpl.VideoFromFile(str(clip)), resolution="720", frames=197, prompt_upsampling=False)
+    calls = []
+
+    class Stop(BaseException):
+        """As ComfyUI's interrupt is."""
+
+    def tick():
+        calls.append(time.monotonic())
+        if len(calls) == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        make(nim, tmp_path / "a.mp4", job, tick)
+    assert time.monotonic() - calls[-1] < 1
+    assert nim.requests == [] and [it.name for it in tmp_path.iterdir()] == ["clip.mp4"]

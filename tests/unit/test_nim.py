@@ -11,7 +11,8 @@ import httpx
 import numpy as np
 import pytest
 from nim.loopback import FAULTS, LoopbackNIM
-from nim.picture import video
+from nim.picture import moving_crop, video
+from PIL import Image
 
 COSMOS3 = {
     "model_mode": "text2video",
@@ -301,9 +302,26 @@ def clips():
     return {frames: video("clip", 1, 960, 704, frames, 24) for frames in (25, 121)}
 
 
-def test_predict1_video2world(nim, clips):
+def h264(width=960, height=704, frames=25, fps=24, codec="libx264", pix_fmt="yuv420p", sound=False):
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=fps, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        if sound:
+            silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+            silence.sample_rate = 48_000
+            track = container.add_stream("aac", rate=48_000, layout="stereo")
+            container.mux([*track.encode(silence), *track.encode(None)])
+        for _ in range(frames):
+            container.mux(stream.encode(av.VideoFrame(width, height, pix_fmt)))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def test_predict1_video2world(nim):
     nim.family, nim.mode = "predict1", "video2world"
-    image, clip = text(png()), text(clips[121])
+    sent = h264()
+    image, clip = text(png()), text(sent)
     assert infer(nim, V2W | {"image": image}).status_code == 200
     assert infer(nim, changed(V2W, {"prompt": GONE, "video": clip})).status_code == 200
     bad = [
@@ -316,8 +334,77 @@ def test_predict1_video2world(nim, clips):
     bad += [{"video": f"data:video/mp4;base64,{clip}"}]
     bad += [{"image": value} for value in ("", "@@@@", image[:-3], "http://host/a.png", text(b"text"), None)]
     assert [infer(nim, V2W | change).status_code for change in bad] == [422] * len(bad)
-    reply = infer(nim, V2W | {"video": text(clips[25])})
-    assert reply.status_code == 500 and "autoencoder" in reply.json()["detail"]
+    assert [it.media_kind for it in nim.requests[:3]] == ["image", "video", None]
+    assert nim.requests[1].media == sent
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"frames": 24}, {"frames": 26}, {"fps": 30}, {"width": 962}, {"height": 702}, {"codec": "mpeg4"}, {"sound": True}],
+)
+def test_predict1_takes_only_a_clip_like_the_video_asked_for(nim, other):
+    nim.family, nim.mode = "predict1", "video2world"
+    reply = infer(nim, V2W | {"video": text(h264(**other))})
+    assert reply.status_code == 500 and "autoencoder expects exactly 960x704 x 25 frames" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize("family", ["predict1", "predict2_5", "cosmos3"])
+def test_full_range_clips_are_refused(nim, family):
+    nim.family, nim.mode = family, "video2world"
+    url = f"data:video/mp4;base64,{text(h264(pix_fmt='yuvj420p'))}"
+    body = {
+        "predict1": V2W | {"video": url.partition(",")[2]},
+        "predict2_5": {"prompt": "x", "video": url},
+        "cosmos3": COSMOS3 | {"model_mode": "video2video", "input_reference": url},
+    }[family]
+    reply = infer(nim, body)
+    assert reply.status_code == 422 and "UnsupportedVideoFormat: 'yuvj420p'" in reply.text
+
+
+def test_predict2_5_infers_its_mode(nim):
+    nim.family = "predict2_5"
+    body = {"prompt": "a kite", "resolution": "256_1_1", "num_output_frames": 5, "seed": 1}
+    image = {"image": f"data:image/png;base64,{text(png())}"}
+    clip = {"video": f"data:video/mp4;base64,{text(h264())}"}
+    good = [body, body | image, body | clip, image]
+    assert [infer(nim, it).status_code for it in good] == [200] * len(good)
+    assert infer(nim, body).json().keys() == {"b64_video"}
+    bad = [body | image | clip, body | {"fps": 16}, body | {"image": text(png())}, {}, body | {"resolution": "1080"}]
+    assert [infer(nim, it).status_code for it in bad] == [422] * len(bad)
+    with av.open(io.BytesIO(decoded(infer(nim, body)))) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.frames, stream.average_rate) == (256, 256, 5, 16)
+
+
+def test_a_four_step_model_owns_its_sampling(nim):
+    nim.variant = "super-i2v-4step"
+    image = f"data:image/png;base64,{text(png())}"
+    body = COSMOS3 | {"model_mode": "image2video", "input_reference": image}
+    assert infer(nim, body).status_code == 200
+    owned = {"num_inference_steps": 4}, {"guidance_scale": 1.0}, {"flow_shift": 3.0}
+    for more in (*owned, {"model_mode": "text2video"}):
+        assert infer(nim, body | more).status_code == 422
+    assert CLIENT.get(f"{nim.url}/v1/metadata").json()["model_variant"] == "super-i2v-4step"
+
+
+def gradient():
+    Image.linear_gradient("L").resize((320, 192)).convert("RGB").save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
+
+
+def test_a_reply_is_a_moving_crop_of_what_was_sent(nim):
+    pictures = {}
+    for name, sent in {"image": gradient(), "clip": video("other", 2, 320, 192, 25, 24)}.items():
+        kind = "video" if name == "clip" else "image"
+        mime = {"image": "image/png", "video": "video/mp4"}[kind]
+        body = COSMOS3 | {"model_mode": f"{kind}2video", "resolution": "256", "num_frames": 25}
+        reply = decoded(infer(nim, body | {"input_reference": f"data:{mime};base64,{text(sent)}"}))
+        with av.open(io.BytesIO(reply)) as container:
+            pictures[name] = [it.to_ndarray(format="yuv420p")[:192] for it in container.decode(video=0)]
+        expected = [planes[0] for planes in moving_crop(sent, 320, 192, 25)]
+        errors = [np.abs(a.astype(int) - b).mean() for a, b in zip(pictures[name], expected, strict=True)]
+        assert max(errors) < 4
+    assert np.abs(pictures["image"][0].astype(int) - pictures["clip"][0]).mean() > 10
 
 
 def test_cosmos3_image_and_video(nim, clips):

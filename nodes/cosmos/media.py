@@ -1,0 +1,134 @@
+"""Conditioning media made to fit the video that is asked for: an image as PNG, a clip as H.264 MP4."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from uuid import uuid4
+
+import av
+import torch
+from av.video.reformatter import ColorRange
+from comfy_api.latest import Input
+from PIL import Image, ImageOps
+
+from ..errors import ImageNotUsable, OneOfImageAndVideo, VideoEmpty
+from ..video.source import open_source, shaped
+
+MIME = {"image": "image/png", "video": "video/mp4"}
+# Of a new frame's time: some containers round times to milliseconds.
+SLACK = Fraction(1, 20)
+# Finer than x264's default of 23, since the model goes on from every artefact that it sees.
+CLIP_OPTIONS = {"crf": "14", "preset": "fast"}
+
+
+@dataclass(frozen=True)
+class Media:
+    """A fitted file. kind is "image" or "video"; frames counts its pictures.
+
+    A request holds `mark` where the file's base64 belongs, so that the file is never whole in memory.
+    """
+
+    kind: str
+    path: Path
+    frames: int
+    mark: str
+
+    @property
+    def data_url(self) -> str:
+        return f"data:{MIME[self.kind]};base64,{self.mark}"
+
+
+def check_one(image: bool, video: bool):
+    """Raise OneOfImageAndVideo unless just one of them is there."""
+    if image == video:
+        raise OneOfImageAndVideo(given="both" if image else "neither")
+
+
+def check_media(image: Input.Image | None, video: Input.Video | None):
+    """Raise what check_one() raises, or ImageNotUsable for an image that is not one picture of finite values."""
+    check_one(image is not None, video is not None)
+    if image is None:
+        return
+    if image.shape[0] > 1:
+        raise ImageNotUsable(reason=f"it is a batch of {image.shape[0]}")
+    if not image.numel():
+        raise ImageNotUsable(reason=f"it has no pixels (its shape is {tuple(image.shape)})")
+    if not torch.isfinite(image).all():
+        raise ImageNotUsable(reason="some of its values are NaN or infinite; the node that made it failed")
+
+
+def fit_image(image: Input.Image, size: tuple[int, int], path: Path) -> Media:
+    """Write an image [1, height, width, 1, 3 or 4], values 0..1, as PNG of `size` (width, height).
+
+    What its shape has too much is cut off evenly at two sides; what is transparent lies on black.
+    """
+    pixels = (image[0].float().cpu() * 255).round_().clamp_(0, 255).byte().numpy()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    # Resized before it is flattened, with the colours weighted by alpha: what is transparent must not bleed.
+    picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    if picture.mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", size, "black"), picture)
+    picture.convert("RGB").save(path, "PNG", compress_level=1)
+    return Media("image", path, 1, uuid4().hex)
+
+
+def at_rate(frames: Iterator[av.VideoFrame], rate: Fraction, fps: int, hold: bool) -> Iterator[av.VideoFrame]:
+    """The frames that are seen at 0, 1/fps, 2/fps ... seconds, numbered so.
+
+    The last one lasts 1/rate seconds, or for ever with `hold`.
+    """
+    last, count = None, 0
+
+    def until(end: float) -> Iterator[av.VideoFrame]:
+        nonlocal count
+        while count < end:
+            last.pts, last.time_base = count, Fraction(1, fps)
+            yield last
+            count += 1
+
+    time = Fraction(0)
+    for frame in frames:
+        time = frame.pts * frame.time_base
+        if last:
+            yield from until(math.ceil(time * fps - SLACK))
+        last = frame
+    if last:
+        yield from until(math.inf if hold else max(math.ceil((time + 1 / rate) * fps - SLACK), 1))
+
+
+def fit_clip(
+    video: Input.Video,
+    size: tuple[int, int],
+    fps: int,
+    frames: int,
+    hold: bool,
+    path: Path,
+    poll: Callable[[], None],
+) -> Media:
+    """Write the start of a VIDEO, inside its trim, as `size` (width, height) at `fps`, on black, silent, yuv420p.
+
+    It has at most `frames` pictures, with `hold` exactly so many, its last one standing still. What `poll` raises ends
+    the work. Raises VideoUnreadable, VideoEmpty and OSError (disk).
+    """
+    source = open_source(video, poll=poll)
+    pictures = shaped(source, at_rate(source.frames(), source.rate, fps, hold), "yuv420p", size)
+    count = 0
+    with av.open(str(path), "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=fps, options=CLIP_OPTIONS)
+        context = stream.codec_context
+        context.width, context.height = size
+        context.pix_fmt, context.color_range = "yuv420p", ColorRange.MPEG
+        for picture in islice(pictures, frames):
+            poll()
+            if not count:
+                context.colorspace = picture.colorspace
+                context.color_primaries, context.color_trc = picture.color_primaries, picture.color_trc
+            output.mux(stream.encode(picture))
+            count += 1
+        if not count:
+            raise VideoEmpty(reason="none lies inside its trim")
+        output.mux(stream.encode(None))
+    return Media("video", path, count, uuid4().hex)

@@ -1,0 +1,60 @@
+"""Translations and help pages: up to date, complete, and found by the host."""
+
+import json
+import re
+
+import pytest
+from make_locales import FOLDER, node_defs
+from setup_host import REPO
+
+EN, ES = (json.loads((FOLDER / language / "nodeDefs.json").read_text("utf-8")) for language in ("en", "es"))
+DOCS = REPO / "web" / "docs"
+# What a translation keeps: code and sizes.
+KEPT = r"`[^`]+`|\d+x\d+"
+
+
+def texts(tree: dict, trail: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """Every text of a nodeDefs.json, by the keys that lead to it."""
+    found = {}
+    for key, value in tree.items():
+        found |= texts(value, (*trail, key)) if isinstance(value, dict) else {(*trail, key): value}
+    return found
+
+
+def test_english_is_what_the_schemas_say():
+    assert EN == node_defs(), "run tests/make_locales.py"
+
+
+def test_spanish_has_every_text_in_its_own_words():
+    english, spanish = texts(EN), texts(ES)
+    assert list(english) == list(spanish)
+    assert [keys for keys, text in spanish.items() if not text.strip()] == []
+    assert [keys for keys, text in spanish.items() if text == english[keys] and keys[-1] != "name"] == []
+
+
+@pytest.mark.parametrize("locale", [EN, ES], ids=["en", "es"])
+def test_the_editor_can_read_every_text(locale):
+    for keys, text in texts(locale).items():
+        assert not any("." in key for key in keys), keys
+        # To its message format these are placeholders, links and plurals.
+        assert not re.search(r"[{}@|]", text), keys
+
+
+@pytest.mark.parametrize("node", EN)
+def test_help_is_the_same_in_both_languages_and_names_every_input_and_output(node):
+    english, spanish = ((DOCS / name).read_text("utf-8").replace("*", "") for name in (f"{node}.md", f"{node}/es.md"))
+    assert re.findall("^#+ ", english, re.M) == re.findall("^#+ ", spanish, re.M) != []
+    assert set(re.findall(KEPT, english)) <= set(re.findall(KEPT, spanish))
+    names = [(part["name"], ES[node][side][key]["name"])
+             for side in ("inputs", "outputs") for key, part in EN[node][side].items()]
+    for given, shown in names:
+        # A message names an input as a workflow file does, the editor in its own language.
+        both = shown if shown == given else f"{shown} (`{given}`)"
+        for page, said in ((english, given), (spanish, both)):
+            found = re.findall(rf"^[ |-]+{re.escape(said)}(?=:| \|| \(|$)", page, re.M)
+            assert len(found) == names.count((given, shown)), said
+
+
+def test_the_host_serves_them(server):
+    served = server.http.get("/i18n").raise_for_status().json()
+    assert {language: served[language]["nodeDefs"] for language in ("en", "es")} == {"en": EN, "es": ES}
