@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import moving, pictures, probe, write_file
+from clips import moving, packets, pictures, probe, write_file
 from comfy_api.latest import InputImpl, Types
 from PIL import Image
 from xavi9videos.nodes import errors
@@ -151,3 +151,34 @@ def test_poll_stops_the_work(tmp_path):
 
     with pytest.raises(Stop):
         fit_clip(file(tmp_path), (160, 96), 24, 25, True, tmp_path / "sent", poll)
+
+
+def test_a_clip_with_a_broken_frame_is_refused_by_name(tmp_path):
+    path = write_file(tmp_path / "broken.mp4", 48)
+    data, tenth = path.read_bytes(), packets(path)[10]
+    path.write_bytes(data.replace(tenth, bytes(len(tenth))))
+    with pytest.raises(errors.VideoUnreadable, match="broken.mp4"):
+        clip(tmp_path, InputImpl.VideoFromFile(str(path)), frames=48)
+
+
+def test_of_a_long_clip_only_what_is_needed_is_read(tmp_path):
+    path = write_file(tmp_path / "long.mp4", 45 * 24)
+    polls = []
+    video = InputImpl.VideoFromFile(str(path))
+    media = fit_clip(video, (160, 96), 24, 25, True, tmp_path / "sent", lambda: polls.append(1))
+    # A poll for each packet read and each picture made; the decoder reads some ahead.
+    assert media.frames == 25 and len(polls) < 200
+
+
+def test_a_clip_of_variable_rate_keeps_its_times(tmp_path):
+    with av.open(str(tmp_path / "vfr.mp4"), "w") as output:
+        stream = output.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for value, time in enumerate([0, 1 / 24, 0.5, 1.0]):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 160, 3), 60 * value, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(time * 24), Fraction(1, 24)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    sent = clip(tmp_path, InputImpl.VideoFromFile(str(tmp_path / "vfr.mp4")), frames=25)
+    shown = [round(it.mean() / 60) for it in sent]
+    assert shown == [0, *[1] * 11, *[2] * 12, 3]
