@@ -188,10 +188,10 @@ class LoopbackNIM:
             log.info("POST /v1/infer %s in %.2f s", record.outcome, record.ended - record.started)
 
     async def _answer(self, request: web.Request, record: Record) -> web.StreamResponse:
-        family, fault = self.family, self.fault
+        family, mode, variant, fault = self.family, self.mode, self.variant, self.fault
         record.body = await request.read()
         try:
-            job = _job(request, record, family, self.mode, self.variant)
+            job = _job(request, record, family, mode, variant)
         except Refusal as refusal:
             record.finish("rejected", refusal.status)
             return _refused(family, refusal.status, refusal.errors)

@@ -80,8 +80,8 @@ def check(family: str, mode: str, body: object, variant: str = "nano") -> Job:
         lacking = [name for part, names in spec["variants"]["lacks"].items() if part in variant for name in names]
         fields = {name: field for name, field in fields.items() if name not in lacking}
     if family == "predict2_5":
-        given = [mode for name, field in fields.items() if name in body for mode in field.get("media", {})]
-        mode = given[0] if given else "text2world"
+        inferred = [key for name, field in fields.items() if name in body for key in field.get("media", {})]
+        mode = inferred[0] if inferred else "text2world"
     _raise(_field_errors(fields, body, mode, ["body"]))
     return JOBS[family](spec, body, *_media(spec, mode, body))
 

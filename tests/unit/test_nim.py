@@ -11,8 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from nim.loopback import FAULTS, LoopbackNIM
-from nim.picture import moving_crop, video
-from PIL import Image
+from nim.picture import video
 
 COSMOS3 = {
     "model_mode": "text2video",
@@ -24,7 +23,8 @@ COSMOS3 = {
 }
 PARAMS = {"height": 704, "width": 960, "frames_count": 25, "frames_per_sec": 24}
 PREDICT1 = {"prompt": "a red kite", "prompt_upsampling": True, "seed": 7, "steps": 35, "video_params": PARAMS}
-V2W = {"prompt": "a red kite", "seed": 7, "video_params": PARAMS}
+PREDICT2_5 = {"prompt": "a red kite", "resolution": "256", "num_output_frames": 25, "seed": 7}
+BODIES = {"predict1": PREDICT1, "predict2_5": PREDICT2_5, "cosmos3": COSMOS3}
 GONE = object()
 CLIENT = httpx.Client(timeout=20)
 
@@ -51,19 +51,6 @@ def changed(body, change):
 
 def decoded(reply):
     return base64.b64decode(reply.json()["b64_video"], validate=True)
-
-
-def png(width=32, height=24):
-    with av.open(file := io.BytesIO(), "w", format="image2pipe") as container:
-        stream = container.add_stream("png", rate=1)
-        stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
-        container.mux(stream.encode(av.VideoFrame(width, height, "rgb24")))
-        container.mux(stream.encode(None))
-    return file.getvalue()
-
-
-def text(data):
-    return base64.b64encode(data).decode()
 
 
 def wait_for(condition, seconds=2.0):
@@ -263,7 +250,7 @@ def test_predict1_refuses(nim, change, kind):
 
 def test_unknown_field_is_refused_in_fastapis_words(nim):
     nim.family, nim.mode = "predict1", "video2world"
-    reply = infer(nim, V2W | {"image": text(png()), "prompt_upsampling": True})
+    reply = infer(nim, PREDICT1)
     assert reply.json() == {
         "detail": [
             {
@@ -284,7 +271,7 @@ def test_predict1_bad_size_is_400(nim, size):
     assert isinstance(reply.json()["detail"], str)
 
 
-@pytest.mark.parametrize("family", ["predict1", "cosmos3"])
+@pytest.mark.parametrize("family", BODIES)
 def test_body_must_be_a_json_object(nim, family):
     nim.family = family
     url, json_type = f"{nim.url}/v1/infer", {"Content-Type": "application/json"}
@@ -292,138 +279,6 @@ def test_body_must_be_a_json_object(nim, family):
     assert CLIENT.post(url, content=b"[1]", headers=json_type).status_code == 422
     assert CLIENT.post(url, content=b'{"prompt": "x"}', headers={"Content-Type": "text/plain"}).status_code == 422
     assert CLIENT.post(url, content=b'{"fps": NaN, "model_mode": "text2video"}', headers=json_type).status_code == 422
-
-
-# Conditioning
-
-
-@pytest.fixture(scope="module")
-def clips():
-    return {frames: video("clip", 1, 960, 704, frames, 24) for frames in (25, 121)}
-
-
-def h264(width=960, height=704, frames=25, fps=24, codec="libx264", pix_fmt="yuv420p", sound=False):
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=fps, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        if sound:
-            silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
-            silence.sample_rate = 48_000
-            track = container.add_stream("aac", rate=48_000, layout="stereo")
-            container.mux([*track.encode(silence), *track.encode(None)])
-        for _ in range(frames):
-            container.mux(stream.encode(av.VideoFrame(width, height, pix_fmt)))
-        container.mux(stream.encode(None))
-    return file.getvalue()
-
-
-def test_predict1_video2world(nim):
-    nim.family, nim.mode = "predict1", "video2world"
-    sent = h264()
-    image, clip = text(png()), text(sent)
-    assert infer(nim, V2W | {"image": image}).status_code == 200
-    assert infer(nim, changed(V2W, {"prompt": GONE, "video": clip})).status_code == 200
-    bad = [
-        {},
-        {"image": image, "video": clip},
-        {"image": clip},
-        {"video": image},
-        {"image": f"data:image/png;base64,{image}"},
-    ]
-    bad += [{"video": f"data:video/mp4;base64,{clip}"}]
-    bad += [{"image": value} for value in ("", "@@@@", image[:-3], "http://host/a.png", text(b"text"), None)]
-    assert [infer(nim, V2W | change).status_code for change in bad] == [422] * len(bad)
-    assert [it.media_kind for it in nim.requests[:3]] == ["image", "video", None]
-    assert nim.requests[1].media == sent
-
-
-@pytest.mark.parametrize(
-    "other",
-    [{"frames": 24}, {"frames": 26}, {"fps": 30}, {"width": 962}, {"height": 702}, {"codec": "mpeg4"}, {"sound": True}],
-)
-def test_predict1_takes_only_a_clip_like_the_video_asked_for(nim, other):
-    nim.family, nim.mode = "predict1", "video2world"
-    reply = infer(nim, V2W | {"video": text(h264(**other))})
-    assert reply.status_code == 500 and "autoencoder expects exactly 960x704 x 25 frames" in reply.json()["detail"]
-
-
-@pytest.mark.parametrize("family", ["predict1", "predict2_5", "cosmos3"])
-def test_full_range_clips_are_refused(nim, family):
-    nim.family, nim.mode = family, "video2world"
-    url = f"data:video/mp4;base64,{text(h264(pix_fmt='yuvj420p'))}"
-    body = {
-        "predict1": V2W | {"video": url.partition(",")[2]},
-        "predict2_5": {"prompt": "x", "video": url},
-        "cosmos3": COSMOS3 | {"model_mode": "video2video", "input_reference": url},
-    }[family]
-    reply = infer(nim, body)
-    assert reply.status_code == 422 and "UnsupportedVideoFormat: 'yuvj420p'" in reply.text
-
-
-def test_predict2_5_infers_its_mode(nim):
-    nim.family = "predict2_5"
-    body = {"prompt": "a kite", "resolution": "256_1_1", "num_output_frames": 5, "seed": 1}
-    image = {"image": f"data:image/png;base64,{text(png())}"}
-    clip = {"video": f"data:video/mp4;base64,{text(h264())}"}
-    good = [body, body | image, body | clip, image]
-    assert [infer(nim, it).status_code for it in good] == [200] * len(good)
-    assert infer(nim, body).json().keys() == {"b64_video"}
-    bad = [body | image | clip, body | {"fps": 16}, body | {"image": text(png())}, {}, body | {"resolution": "1080"}]
-    assert [infer(nim, it).status_code for it in bad] == [422] * len(bad)
-    with av.open(io.BytesIO(decoded(infer(nim, body)))) as container:
-        stream = container.streams.video[0]
-        assert (stream.width, stream.height, stream.frames, stream.average_rate) == (256, 256, 5, 16)
-
-
-def test_a_four_step_model_owns_its_sampling(nim):
-    nim.variant = "super-i2v-4step"
-    image = f"data:image/png;base64,{text(png())}"
-    body = COSMOS3 | {"model_mode": "image2video", "input_reference": image}
-    assert infer(nim, body).status_code == 200
-    owned = {"num_inference_steps": 4}, {"guidance_scale": 1.0}, {"flow_shift": 3.0}
-    for more in (*owned, {"model_mode": "text2video"}):
-        assert infer(nim, body | more).status_code == 422
-    assert CLIENT.get(f"{nim.url}/v1/metadata").json()["model_variant"] == "super-i2v-4step"
-
-
-def gradient():
-    Image.linear_gradient("L").resize((320, 192)).convert("RGB").save(file := io.BytesIO(), "PNG")
-    return file.getvalue()
-
-
-def test_a_reply_is_a_moving_crop_of_what_was_sent(nim):
-    pictures = {}
-    for name, sent in {"image": gradient(), "clip": video("other", 2, 320, 192, 25, 24)}.items():
-        kind = "video" if name == "clip" else "image"
-        mime = {"image": "image/png", "video": "video/mp4"}[kind]
-        body = COSMOS3 | {"model_mode": f"{kind}2video", "resolution": "256", "num_frames": 25}
-        reply = decoded(infer(nim, body | {"input_reference": f"data:{mime};base64,{text(sent)}"}))
-        with av.open(io.BytesIO(reply)) as container:
-            pictures[name] = [it.to_ndarray(format="yuv420p")[:192] for it in container.decode(video=0)]
-        expected = [planes[0] for planes in moving_crop(sent, 320, 192, 25)]
-        errors = [np.abs(a.astype(int) - b).mean() for a, b in zip(pictures[name], expected, strict=True)]
-        assert max(errors) < 4
-    assert np.abs(pictures["image"][0].astype(int) - pictures["clip"][0]).mean() > 10
-
-
-def test_cosmos3_image_and_video(nim, clips):
-    image, clip = text(png()), text(clips[25])
-    i2v = COSMOS3 | {"model_mode": "image2video", "input_reference": f"data:image/png;base64,{image}"}
-    v2v = COSMOS3 | {"model_mode": "video2video", "input_reference": f"data:video/mp4;base64,{clip}"}
-    conditions = {"condition_frame_indexes_vision": [0, 6], "condition_video_keep": "last"}
-    good = [i2v, i2v | {"input_reference": image}, v2v, v2v | conditions]
-    assert [infer(nim, body).status_code for body in good] == [200] * len(good)
-    bad = [changed(i2v, {"input_reference": GONE}), i2v | {"input_reference": clip}, i2v | {"input_reference": " "}]
-    bad += [
-        i2v | conditions,
-        v2v | {"input_reference": i2v["input_reference"]},
-        v2v | {"condition_video_keep": "middle"},
-    ]
-    bad += [v2v | {"condition_frame_indexes_vision": value} for value in ([7], [-1], [0.0], 0, None)]
-    bad += [i2v | {"input_reference": text(png() + bytes(15_000_000))}, i2v | {"image": image}]
-    bad += [v2v | {"input_reference": text(clips[25] + bytes(75_000_000))}]
-    assert [infer(nim, body).status_code for body in bad] == [422] * len(bad)
 
 
 # What tells the families apart
@@ -444,11 +299,27 @@ def test_endpoints_of_predict1(nim):
     assert nim.seen[0] == ("GET", "/v1/health/ready") and not nim.requests
 
 
+def test_endpoints_of_predict2_5(nim):
+    nim.family = "predict2_5"
+    get = lambda path: CLIENT.get(nim.url + path)  # noqa: E731
+    assert get("/v1/health/ready").json() == {"description": "Triton readiness check", "status": "ready"}
+    assert "cosmos-predict2.5-2b" in get("/v1/metadata").text
+    assert {get(f"/v1/{name}").status_code for name in ("health/live", "license", "manifest", "metrics")} == {200}
+    for path in ("/v1/version", "/openapi.json", "/v1/models"):
+        assert (get(path).status_code, get(path).json()) == (404, {"detail": "Not Found"})
+    nim.openapi = True
+    schema = request_schema(get("/openapi.json").json())
+    assert {"num_output_frames", "image", "video"} <= set(schema["properties"]) and schema["required"] == []
+
+
 def test_endpoints_of_cosmos3(nim):
     get = lambda path: CLIENT.get(nim.url + path)  # noqa: E731
     ready = {"object": "health.response", "message": "Service is ready", "status": "ready"}
     assert get("/v1/health/ready").json() == ready
     assert get("/v1/metadata").json()["model_type"] == "generator"
+    for variant in ("nano", "super-i2v-4step"):
+        nim.variant = variant
+        assert get("/v1/metadata").json()["model_variant"] == variant
     assert get("/v1/version").status_code == get("/v1/models").status_code == 200
     assert get("/v1/generate").json()["error"]["code"] == get("/v1/generate").status_code == 404
 
@@ -512,7 +383,7 @@ def test_an_unknown_fault_is_an_error(nim):
         nim.fault = "silense"
 
 
-@pytest.mark.parametrize("family", ["predict1", "cosmos3"])
+@pytest.mark.parametrize("family", BODIES)
 @pytest.mark.parametrize("fault", ["not_ready", "starting", "ready_but_not_status"])
 def test_faults_of_health(nim, family, fault):
     nim.family, nim.fault = family, fault
@@ -520,10 +391,9 @@ def test_faults_of_health(nim, family, fault):
     assert ready.status_code == (200 if fault == "ready_but_not_status" else 503)
     assert ready.json().get("status") != "ready"
     assert CLIENT.get(f"{nim.url}/v1/health/live").status_code == 200
-    body = PREDICT1 if family == "predict1" else COSMOS3
-    assert infer(nim, body).status_code == 503
+    assert infer(nim, BODIES[family]).status_code == 503
     nim.ready_after = time.monotonic()
-    assert (infer(nim, body).status_code == 200) == (fault == "starting")
+    assert (infer(nim, BODIES[family]).status_code == 200) == (fault == "starting")
 
 
 @pytest.mark.parametrize(
@@ -569,13 +439,13 @@ WORDS = "the loopback backend says no"
         *[(name, 400, WORDS) for name in FAULTS if name.startswith("error_") and name != "error_500"],
     ],
 )
-@pytest.mark.parametrize("family", ["predict1", "cosmos3"])
+@pytest.mark.parametrize("family", BODIES)
 def test_faults_of_words(nim, family, fault, status, words):
     nim.family, nim.fault = family, fault
-    reply = infer(nim, PREDICT1 if family == "predict1" else COSMOS3)
+    reply = infer(nim, BODIES[family])
     assert reply.status_code == status and words in reply.text
     if fault in ("error_500", "guardrail"):
-        assert set(reply.json()) == {"detail" if family == "predict1" else "error"}
+        assert set(reply.json()) == {"error" if family == "cosmos3" else "detail"}
 
 
 def test_fault_redirect(nim):
