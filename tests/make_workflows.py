@@ -116,7 +116,7 @@ WORKFLOWS = {
         id="2b742e94-5c6c-4d8a-8946-f57881c9387a",
         nodes={
             "note": Node("MarkdownNote", (0, 0), (440, 340), {"text": IMAGE_NOTE}, title="Start here"),
-            "image": Node("LoadImage", (0, 500), (440, 400), {"image": "example.png"}),
+            "image": Node("LoadImage", (0, 600), (440, 400), {"image": "example.png"}),
             "cosmos": Node("Xavi9CosmosVideo2World", (500, 0), (500, 600), {
                 "prompt": "The scene comes alive: everything in it that can move begins to move, gently and at its "
                           "natural pace. The camera moves slowly forward, the light stays the same, realistic physics."
@@ -128,7 +128,7 @@ WORKFLOWS = {
         id="903cc1db-efeb-4e49-9acc-9171242d0998",
         nodes={
             "note": Node("MarkdownNote", (0, 0), (440, 340), {"text": CLIP_NOTE}, title="Start here"),
-            "clip": Node("LoadVideo", (0, 500), (440, 400), {"file": "clip.mp4"}),
+            "clip": Node("LoadVideo", (0, 600), (440, 400), {"file": "clip.mp4"}),
             "cosmos": Node("Xavi9CosmosVideo2World", (500, 0), (500, 600), {
                 "prompt": "The shot goes on without a cut: the same place and the same light, every movement continues "
                           "at its pace. The camera keeps its path, realistic physics."}),
