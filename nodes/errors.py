@@ -6,6 +6,8 @@ an English text (what happened, what was given, what is allowed) and a remedy (w
 
 from typing import ClassVar
 
+from torch import OutOfMemoryError
+
 
 class Failure(Exception):
     """Base of all. `values` fill the braces of `text` and `remedy`; str() is both, in English, as `what` and `cure`."""
@@ -193,3 +195,55 @@ class AudioNotUsable(Failure):
     code = "audio_not_usable"
     text = "The audio cannot be encoded: {reason}."
     remedy = "Connect one clip of 1 to 8 channels with a sample rate between 8000 and 384000 Hz."
+
+
+class ModelFileMissing(Failure):
+    code = "model_file_missing"
+    text = "The model file {file} is not in {folder}."
+    remedy = (
+        "Run `docker/download_models.sh {model}` in the pack's folder, or put the file there yourself, then press R in "
+        "the editor to refresh the lists."
+    )
+
+
+class ModelFileBroken(Failure):
+    code = "model_file_broken"
+    text = "The model file {file} ({megabytes:.0f} MB) cannot be read; its download may be cut short: {reason}."
+    remedy = "Compare its size with the one on its page, and download it again."
+
+
+class WrongModelFile(Failure):
+    code = "wrong_model_file"
+    text = "{file} does not fit as {wanted}: {reason}. It looks like {found}."
+    remedy = "Choose {wanted} instead."
+
+
+class WrongTextEncoder(Failure):
+    code = "wrong_text_encoder"
+    text = "The text encoder {file} gives {given} values per token, and the checkpoint takes {wanted}."
+    remedy = "Choose Gemma 3 12B (48 layers of width 3840), the one that LTX-2 was trained with."
+
+
+class NotEnoughMemory(Failure, OutOfMemoryError):
+    # An OutOfMemoryError, so that the host frees its models; the next prompt then works.
+    code = "not_enough_memory"
+    text = "{what} needs about {needed:.1f} GB of memory, and {free:.1f} GB are free."
+    remedy = "Reduce the resolution or frames, or close what else uses the memory ({hint})."
+
+
+class BadSteps(Failure):
+    code = "bad_steps"
+    text = "The distilled schedule has {allowed} steps, and steps is {given}."
+    remedy = "Set steps to 0 (the schedule's own), or choose the dev schedule with a dev checkpoint."
+
+
+class LatentsNotUsable(Failure):
+    code = "latents_not_usable"
+    text = "The latents cannot be used: {reason}."
+    remedy = "Connect the LATENT of LTX-2 Sampler, or of ComfyUI's own LTX-2 nodes with picture and sound together."
+
+
+class LoRANotUsable(Failure):
+    code = "lora_not_usable"
+    text = "The LoRA {file} does not fit LTX-2: {reason}."
+    remedy = "Choose a LoRA that was trained for this model."

@@ -39,12 +39,14 @@ def without_secrets(value: str) -> str:
 Address = Annotated[str, AfterValidator(base_address)]
 
 
-class CosmosSettings(BaseSettings):
-    """What the Cosmos room reads. Addresses are base addresses of a NIM; times are seconds."""
-
+class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_file=ENV_FILE, env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore"
     )
+
+
+class CosmosSettings(Settings):
+    """What the Cosmos room reads. Addresses are base addresses of a NIM; times are seconds."""
 
     cosmos_nim_url: Address = "http://localhost:8000"
     cosmos_text2world_url: Address | None = None
@@ -56,11 +58,28 @@ class CosmosSettings(BaseSettings):
     xavi9_max_reply_mb: Annotated[int, Field(ge=1)] = 512
 
 
+class LocalSettings(Settings):
+    """What the rooms of the local models read. The reserve is in GB (10^9 bytes), on unified memory only."""
+
+    xavi9_one_local_model: bool = True
+    xavi9_memory_reserve_gb: Annotated[FiniteFloat, Field(ge=0)] = 8
+
+
 @cache
 def cosmos() -> CosmosSettings:
     """The Cosmos settings, read once. Raises BadSetting, which names the variable and its rule and never a secret."""
+    return checked(CosmosSettings)
+
+
+@cache
+def local() -> LocalSettings:
+    """The settings of the local models, read once. Raises BadSetting."""
+    return checked(LocalSettings)
+
+
+def checked(settings: type[Settings]) -> Settings:
     try:
-        return CosmosSettings()
+        return settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         variable = str(first["loc"][0]).upper()

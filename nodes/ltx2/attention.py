@@ -1,0 +1,127 @@
+"""LTX-2's attention by the host's own function, and what stays the same from step to step, computed once per run.
+
+In LTX-2 2.0 the text does not meet the timestep: its keys and values in every block, the caption projections and the
+four tables of rotary embeddings are the same at each step (Lightricks/LTX-2, ltx_core transformer; diffusers
+transformer_ltx2.py with cross_attn_mod=False).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ..host.layers import attention
+
+
+class HostAttention:
+    """A processor for diffusers' LTX2Attention, as its LTX2AudioVideoAttnProcessor, with the host's attention."""
+
+    def keys_values(self, attn, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return attn.norm_k(attn.to_k(context)), attn.to_v(context)
+
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None,
+        query_rotary_emb=None, key_rotary_emb=None,
+    ) -> torch.Tensor:  # fmt: skip
+        from diffusers.models.transformers import transformer_ltx2
+
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = attn.norm_q(attn.to_q(hidden_states))
+        key, value = self.keys_values(attn, context)
+        if query_rotary_emb is not None:
+            turn = getattr(transformer_ltx2, f"apply_{attn.rope_type}_rotary_emb")
+            query = turn(query, query_rotary_emb)
+            key = turn(key, query_rotary_emb if key_rotary_emb is None else key_rotary_emb)
+        found = attention(query, key, value, heads=attn.heads, mask=attention_mask)
+        return attn.to_out[1](attn.to_out[0](found))
+
+
+class TextAttention(HostAttention):
+    """The same for attention to the text, whose keys and values are kept in `run`."""
+
+    def __init__(self, run: "Run"):
+        self.run = run
+
+    def keys_values(self, attn, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.run.once(attn, lambda: super(TextAttention, self).keys_values(attn, context))
+
+
+class Run:
+    """What one denoising run keeps: a set of results for each text that the transformer is called with.
+
+    A text is known by its tensor, held here, since an address is used again after a tensor is gone.
+    """
+
+    def __init__(self):
+        self.texts: list[tuple[torch.Tensor, dict]] = []
+        self.kept: dict = {}
+
+    def begin(self, module, args, inputs):
+        """A forward pre-hook of the transformer."""
+        text = inputs["encoder_hidden_states"]
+        found = next((kept for it, kept in self.texts if it is text), None)
+        if found is None:
+            found = {}
+            self.texts.append((text, found))
+        self.kept = found
+
+    def once(self, module, compute):
+        if module not in self.kept:
+            self.kept[module] = compute()
+        return self.kept[module]
+
+    def keep(self, module: torch.nn.Module):
+        """Have the module answer with its first result; undone by `del module.forward`."""
+        compute = module.forward
+        module.forward = lambda *args, **inputs: self.once(module, lambda: compute(*args, **inputs))
+
+
+def gate_of_other(module, args, inputs):
+    """A forward pre-hook: the gate of picture to sound takes the sound's timestep, as Lightricks and ComfyUI have it.
+
+    Stock diffusers gives it each token's own, which differs where a picture is given.
+    """
+    timestep, *rest = args
+    return (timestep.view(inputs["batch_size"], -1).amax(1), *rest), inputs
+
+
+@contextmanager
+def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterator[Run]:
+    """Inside the block the transformer attends by the host and keeps what does not change.
+
+    keep: False computes all of it at each step, where memory is short. stock_gate: leave the gate as diffusers has it.
+    """
+    run, hooks, kept = Run(), [], []
+    before = transformer.attn_processors
+    transformer.set_attn_processor(HostAttention())
+    hooks.append(transformer.register_forward_pre_hook(run.begin, with_kwargs=True))
+    if not stock_gate:
+        gate = transformer.av_cross_attn_video_a2v_gate
+        hooks.append(gate.register_forward_pre_hook(gate_of_other, with_kwargs=True))
+    if keep:
+        text = TextAttention(run)
+        for block in transformer.transformer_blocks:
+            block.attn2.set_processor(text)
+            block.audio_attn2.set_processor(text)
+        kept = [
+            transformer.caption_projection, transformer.audio_caption_projection, transformer.rope,
+            transformer.audio_rope, transformer.cross_attn_rope, transformer.cross_attn_audio_rope,
+        ]  # fmt: skip
+        for module in kept:
+            run.keep(module)
+    try:
+        yield run
+    finally:
+        for module in kept:
+            del module.forward
+        for hook in hooks:
+            hook.remove()
+        transformer.set_attn_processor(dict(before))
+
+
+def kept_bytes(transformer, tokens: int, batch: int, itemsize: int) -> int:
+    """What a run keeps for texts of so many tokens: keys and values of both modalities in each block."""
+    it = transformer.config
+    width = it.num_attention_heads * it.attention_head_dim
+    audio = it.audio_num_attention_heads * it.audio_attention_head_dim
+    return 2 * it.num_layers * (width + audio) * tokens * batch * itemsize

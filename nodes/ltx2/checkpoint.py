@@ -1,0 +1,241 @@
+"""LTX-2 files as published, and as diffusers' modules on the host's layers.
+
+The renames are those of scripts/convert_ltx2_to_diffusers.py in the diffusers repo: nothing but names changes.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from ..errors import ModelFileBroken, WrongModelFile
+from ..host import layers
+from ..host.memory import Part
+from ..weights import check, looks_like
+from . import config as describe
+
+log = logging.getLogger(__name__)
+
+WANTED = "an LTX-2 checkpoint"
+NORMS = {r"\bq_norm\b": "norm_q", r"\bk_norm\b": "norm_k"}
+STATISTICS = {
+    r"^per_channel_statistics\.mean-of-means$": "latents_mean",
+    r"^per_channel_statistics\.std-of-means$": "latents_std",
+}
+
+
+def down_block(number: int) -> str:
+    """The file counts the encoder's residual and downsampling blocks in one row; diffusers nests the latter."""
+    if number == 8:
+        return "encoder.mid_block."
+    return f"encoder.down_blocks.{number // 2}." + ("downsamplers.0." if number % 2 else "")
+
+
+def up_block(number: int) -> str:
+    if number == 0:
+        return "decoder.mid_block."
+    return f"decoder.up_blocks.{(number - 1) // 2}." + ("upsamplers.0." if number % 2 else "")
+
+
+# Each component: the start of its names in the file, and what its names become. A name belongs to the first that fits.
+COMPONENTS = {
+    "connectors": (
+        (r"^model\.diffusion_model\.(?=(video|audio)_embeddings_connector\.)", r"^(?=text_embedding_projection\.)"),
+        {
+            r"^(video|audio)_embeddings_connector\.": r"\1_connector.",
+            r"transformer_1d_blocks": "transformer_blocks",
+            r"^text_embedding_projection\.aggregate_embed\.": "text_proj_in.",
+            **NORMS,
+        },
+    ),
+    "transformer": (
+        (r"^model\.diffusion_model\.",),
+        {
+            r"^patchify_proj\.": "proj_in.",
+            r"^audio_patchify_proj\.": "audio_proj_in.",
+            r"^adaln_single\.": "time_embed.",
+            r"^audio_adaln_single\.": "audio_time_embed.",
+            r"^av_ca_(video|audio)_scale_shift_adaln_single\.": r"av_cross_attn_\1_scale_shift.",
+            r"^av_ca_a2v_gate_adaln_single\.": "av_cross_attn_video_a2v_gate.",
+            r"^av_ca_v2a_gate_adaln_single\.": "av_cross_attn_audio_v2a_gate.",
+            r"scale_shift_table_a2v_ca_(video|audio)": r"\1_a2v_cross_attn_scale_shift_table",
+            **NORMS,
+        },
+    ),
+    "vae": (
+        (r"^vae\.",),
+        {
+            r"^encoder\.down_blocks\.(\d+)\.": lambda it: down_block(int(it[1])),
+            r"^decoder\.up_blocks\.(\d+)\.": lambda it: up_block(int(it[1])),
+            r"\bres_blocks\b": "resnets",
+            **STATISTICS,
+        },
+    ),
+    "audio_vae": ((r"^audio_vae\.",), STATISTICS),
+    "vocoder": (
+        (r"^vocoder\.",),
+        {
+            r"^ups\.": "upsamplers.",
+            r"^resblocks\.": "resnets.",
+            r"^conv_pre\.": "conv_in.",
+            r"^conv_post\.": "conv_out.",
+        },
+    ),
+}
+# Statistics that only the encoder's training used; diffusers has no place for them.
+UNUSED = re.compile(r"per_channel_statistics\.(channel|mean-of-stds.*)$")
+SCALES = (".weight_scale", ".input_scale", layers.MARKER)
+
+
+def renamed(name: str, rules: Mapping) -> str:
+    for pattern, new in rules.items():
+        name = re.sub(pattern, new, name)
+    return name
+
+
+def split(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """For each component: diffusers' name -> the name in the file. Names of no component are left out."""
+    found = {component: {} for component in COMPONENTS}
+    for name in names:
+        for component, (starts, rules) in COMPONENTS.items():
+            rest = next((name[it.end() :] for start in starts if (it := re.match(start, name))), None)
+            if rest is not None:
+                if not UNUSED.search(rest):
+                    found[component][renamed(rest, rules)] = name
+                break
+    return found
+
+
+def skeletons(config: Mapping, text_width: int) -> dict[str, torch.nn.Module]:
+    """The components of a checkpoint on the meta device, by diffusers' names. config: as described()."""
+    from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
+
+    with torch.device("meta"):
+        return {
+            "transformer": LTX2VideoTransformer3DModel(**describe.transformer(config)),
+            "connectors": LTX2TextConnectors(**describe.connectors(config, text_width)),
+            "vae": AutoencoderKLLTX2Video(**describe.vae(config)),
+            "audio_vae": AutoencoderKLLTX2Audio(**describe.audio_vae(config)),
+            "vocoder": LTX2Vocoder(**describe.vocoder(config)),
+        }
+
+
+def shapes_of(module: torch.nn.Module) -> dict[str, tuple]:
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def check_component(file: str, module: torch.nn.Module, given: Mapping[str, tuple], keys: Iterable[str]):
+    """Raise WrongModelFile unless the shapes `given`, by diffusers' names, are the module's; scales come on top."""
+    check(file, WANTED, shapes_of(module), {k: v for k, v in given.items() if not k.endswith(SCALES)}, keys)
+
+
+def check_scales(file: str, tensors: Mapping[str, torch.Tensor]):
+    """Raise WrongModelFile where FP8 weights have no scale: cast without one they are noise."""
+    bare = [
+        name for name, value in tensors.items()
+        if value.dtype in (torch.float8_e4m3fn, torch.float8_e5m2) and name + "_scale" not in tensors
+    ]  # fmt: skip
+    if bare:
+        reason = f"{len(bare)} FP8 weights have no scale, {bare[0]} is one"
+        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found="a file whose scales were lost")
+
+
+def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]], dict]:
+    """Skeletons, tensors by component and diffusers' names, and the config of a single file.
+
+    Raises ModelFileBroken or WrongModelFile.
+    """
+    tensors, metadata = layers.read(path)
+    file = Path(path).name
+    kind = looks_like(tensors)
+    if kind != "LTX-2":
+        raise WrongModelFile(file=file, wanted=WANTED, reason="its keys are another model's", found=kind)
+    check_scales(file, tensors)
+    try:
+        config = describe.described(metadata)
+        names = split(tensors)
+        width = tensors[names["connectors"]["text_proj_in.weight"]].shape[1]
+        modules = skeletons(config, width)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = f"its description does not make a model ({type(error).__name__}: {error})"
+        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=kind) from error
+    parts = {name: {new: tensors[old] for new, old in names[name].items()} for name in modules}
+    for name, module in modules.items():
+        check_component(file, module, {key: tuple(it.shape) for key, it in parts[name].items()}, tensors)
+    return modules, parts, config
+
+
+def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]], dict]:
+    """The same of a folder as diffusers writes it: model_index.json and one folder for each component."""
+    from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
+
+    classes = {
+        "transformer": LTX2VideoTransformer3DModel, "connectors": LTX2TextConnectors, "vae": AutoencoderKLLTX2Video,
+        "audio_vae": AutoencoderKLLTX2Audio, "vocoder": LTX2Vocoder,
+    }  # fmt: skip
+    modules, parts = {}, {}
+    for name, kind in classes.items():
+        folder = Path(path) / name
+        files = sorted(folder.glob("*.safetensors"))
+        try:
+            given = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelFileBroken(file=folder / "config.json", megabytes=0, reason=error) from error
+        if given.get("_class_name") != kind.__name__ or not files:
+            found = given.get("_class_name") if files else "a folder without weights"
+            raise WrongModelFile(file=folder, wanted=WANTED, reason=f"{kind.__name__} is needed", found=found)
+        with torch.device("meta"):
+            modules[name] = kind.from_config(given)
+        parts[name] = {key: it for file in files for key, it in layers.read(str(file))[0].items()}
+        given = {key: tuple(it.shape) for key, it in parts[name].items()}
+        check_component(f"{Path(path).name}/{name}", modules[name], given, parts[name])
+    return modules, parts, {}
+
+
+# The layers that the published FP8 file quantizes in a block, and the blocks where it does.
+FP8_LAYER = re.compile(r"(transformer_blocks\.(\d+)\..*(?:attn\w*\.to_\w+(?:\.0)?|ff\.net\.\d(?:\.proj)?))\.weight")
+LAST_FP8_BLOCK = 42
+
+
+def quantized(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The transformer's tensors with the layers in FP8 that the published FP8 file has so: all but the outer blocks."""
+    blocks = 1 + max(int(it[1]) for name in tensors if (it := re.match(r"transformer_blocks\.(\d+)\.", name)))
+    inner = range(1, min(LAST_FP8_BLOCK + 1, blocks - 1))
+    made = {}
+    for name, value in tensors.items():
+        it = FP8_LAYER.fullmatch(name)
+        if it and int(it[2]) in inner and it[1] + layers.MARKER not in tensors:
+            made |= {it[1] + suffix: tensor for suffix, tensor in layers.quantize(value).items()}
+        else:
+            made[name] = value
+    return made
+
+
+class LTX2:
+    """An open checkpoint. Each component is a Part: transformer, connectors, vae, audio_vae, vocoder.
+
+    path: its file or folder. weights: "auto" as in the file; "fp8" also quantizes a bf16 file on loading; "bf16"
+    multiplies in bf16 where the GPU could in FP8. text_width: values per token that it takes.
+    """
+
+    def __init__(self, path: str, weights: str = "auto"):
+        self.path, self.conditioning = path, None
+        modules, tensors, config = (open_folder if Path(path).is_dir() else open_file)(path)
+        self.distilled = "distilled" in Path(path).name.lower()
+        if weights == "fp8":
+            tensors["transformer"] = quantized(tensors["transformer"])
+        dtype = layers.compute_dtype(torch.bfloat16)
+        self.dtype = torch.float32 if tensors["transformer"]["proj_in.weight"].dtype == torch.float32 else dtype
+        for name, module in modules.items():
+            layers.fill(module, tensors[name], self.dtype, full_precision=weights == "bf16")
+            setattr(self, name, Part(module, path))
+        self.text_width = self.connectors.module.text_proj_in.in_features
+
+    @property
+    def parts(self) -> list[Part]:
+        return [it for it in vars(self).values() if isinstance(it, Part)]

@@ -1,0 +1,192 @@
+"""What a checkpoint says about its model, as the arguments of diffusers' classes.
+
+The names on the left are Lightricks', from the `config` in the metadata of ltx-2-19b-*.safetensors; what a file leaves
+out is LTX-2 19B's own value. The counterparts are those of scripts/convert_ltx2_to_diffusers.py in the diffusers repo.
+"""
+
+import json
+from collections.abc import Mapping
+
+CONNECTOR_REGISTERS = 128
+CONNECTOR_MAX_POSITIONS = 4096
+
+LTX2_19B = {
+    "transformer": {
+        "in_channels": 128, "num_attention_heads": 32, "attention_head_dim": 128, "cross_attention_dim": 4096,
+        "audio_in_channels": 128, "audio_num_attention_heads": 32, "audio_attention_head_dim": 64,
+        "audio_cross_attention_dim": 2048, "num_layers": 48, "caption_channels": 3840, "rope_type": "split",
+        "frequencies_precision": "float64", "timestep_scale_multiplier": 1000,
+        "av_ca_timestep_scale_multiplier": 1000, "positional_embedding_theta": 10000.0,
+        "positional_embedding_max_pos": [20, 2048, 2048], "audio_positional_embedding_max_pos": [20],
+        "connector_attention_head_dim": 128, "connector_num_attention_heads": 30, "connector_num_layers": 2,
+        "norm_eps": 1e-6,
+    },
+    "vae": {
+        "latent_channels": 128, "in_channels": 3, "out_channels": 3, "patch_size": 4, "causal_decoder": False,
+        "timestep_conditioning": False, "encoder_base_channels": 128, "decoder_base_channels": 128,
+        "encoder_blocks": [
+            ["res_x", {"num_layers": 4}], ["compress_space_res", {"multiplier": 2}],
+            ["res_x", {"num_layers": 6}], ["compress_time_res", {"multiplier": 2}],
+            ["res_x", {"num_layers": 6}], ["compress_all_res", {"multiplier": 2}],
+            ["res_x", {"num_layers": 2}], ["compress_all_res", {"multiplier": 2}],
+            ["res_x", {"num_layers": 2}],
+        ],
+        "decoder_blocks": [
+            ["res_x", {"num_layers": 5}], ["compress_all", {"residual": True, "multiplier": 2}],
+            ["res_x", {"num_layers": 5}], ["compress_all", {"residual": True, "multiplier": 2}],
+            ["res_x", {"num_layers": 5}], ["compress_all", {"residual": True, "multiplier": 2}],
+            ["res_x", {"num_layers": 5}],
+        ],
+    },
+    "audio_vae": {
+        "model": {"params": {"ddconfig": {
+            "ch": 128, "ch_mult": [1, 2, 4], "num_res_blocks": 2, "attn_resolutions": [], "in_channels": 2,
+            "out_ch": 2, "resolution": 256, "z_channels": 8, "mel_bins": 64, "norm_type": "pixel",
+            "causality_axis": "height", "mid_block_add_attention": False, "double_z": True,
+        }, "sampling_rate": 16000}},
+        "preprocessing": {"stft": {"hop_length": 160}},
+    },
+    "vocoder": {
+        "upsample_initial_channel": 1024, "upsample_rates": [6, 5, 2, 2, 2],
+        "upsample_kernel_sizes": [16, 15, 8, 4, 4], "resblock_kernel_sizes": [3, 7, 11],
+        "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]], "output_sampling_rate": 24000,
+    },
+}  # fmt: skip
+STEPS = {"space": "spatial", "time": "temporal", "all": "spatiotemporal"}
+
+
+def over(base: Mapping, given: Mapping) -> dict:
+    """`base` with the values of `given`, level by level."""
+    merged = {**base, **given}
+    for key, value in base.items():
+        if isinstance(value, Mapping) and isinstance(given.get(key), Mapping):
+            merged[key] = over(value, given[key])
+    return merged
+
+
+def described(metadata: Mapping[str, str]) -> dict:
+    """The file's config, what it leaves out filled in from LTX-2 19B."""
+    return over(LTX2_19B, json.loads(metadata.get("config") or "{}"))
+
+
+def transformer(config: Mapping) -> dict:
+    it = config["transformer"]
+    time, height, width = it["positional_embedding_max_pos"]
+    same = (
+        "in_channels", "num_attention_heads", "attention_head_dim", "cross_attention_dim", "audio_in_channels",
+        "audio_num_attention_heads", "audio_attention_head_dim", "audio_cross_attention_dim", "num_layers",
+        "caption_channels", "rope_type", "timestep_scale_multiplier", "norm_eps",
+    )  # fmt: skip
+    return {
+        **{name: it[name] for name in same},
+        "out_channels": it["in_channels"],
+        "audio_out_channels": it["audio_in_channels"],
+        "cross_attn_timestep_scale_multiplier": it["av_ca_timestep_scale_multiplier"],
+        "rope_theta": it["positional_embedding_theta"],
+        "rope_double_precision": it["frequencies_precision"] == "float64",
+        "pos_embed_max_pos": time,
+        "base_height": height,
+        "base_width": width,
+        "audio_pos_embed_max_pos": it["audio_positional_embedding_max_pos"][0],
+    }
+
+
+def connectors(config: Mapping, text_width: int) -> dict:
+    """text_width: values per token of the text encoder's stacked hidden states, the width of the first weight."""
+    it = config["transformer"]
+    shape = {
+        "num_attention_heads": it["connector_num_attention_heads"],
+        "attention_head_dim": it["connector_attention_head_dim"],
+        "num_layers": it["connector_num_layers"],
+        "num_learnable_registers": CONNECTOR_REGISTERS,
+    }
+    return {
+        **{f"{kind}_connector_{name}": value for kind in ("video", "audio") for name, value in shape.items()},
+        "caption_channels": it["caption_channels"],
+        "text_proj_in_factor": text_width // it["caption_channels"],
+        "connector_rope_base_seq_len": CONNECTOR_MAX_POSITIONS,
+        "rope_theta": it["positional_embedding_theta"],
+        "rope_double_precision": it["frequencies_precision"] == "float64",
+        "rope_type": it["rope_type"],
+    }
+
+
+def vae(config: Mapping) -> dict:
+    it = config["vae"]
+    down, width = [], it["encoder_base_channels"]
+    for name, options in it["encoder_blocks"]:
+        if name.startswith("compress"):
+            width *= options.get("multiplier", 1)
+            down.append((width, STEPS[name.split("_")[1]]))
+    up, width = [], it["decoder_base_channels"]
+    for name, options in it["decoder_blocks"]:
+        if name.startswith("compress"):
+            width *= options.get("multiplier", 1)
+            up.append((width, STEPS[name.split("_")[1]], options.get("residual", False), options.get("multiplier", 1)))
+    decoder = list(zip(*up, strict=True))
+    kinds = [kind for _, kind in down]
+    return {
+        "in_channels": it["in_channels"],
+        "out_channels": it["out_channels"],
+        "latent_channels": it["latent_channels"],
+        "patch_size": it["patch_size"],
+        "block_out_channels": tuple(width for width, _ in down),
+        "down_block_types": ("LTX2VideoDownBlock3D",) * len(down),
+        "spatio_temporal_scaling": (True,) * len(down),
+        "downsample_type": tuple(kinds),
+        "spatial_compression_ratio": it["patch_size"] * 2 ** sum(kind != "temporal" for kind in kinds),
+        "temporal_compression_ratio": 2 ** sum(kind != "spatial" for kind in kinds),
+        "layers_per_block": layers(it["encoder_blocks"]),
+        "decoder_block_out_channels": decoder[0],
+        "upsample_type": tuple(reversed(decoder[1])),
+        "upsample_residual": decoder[2],
+        "upsample_factor": decoder[3],
+        "decoder_layers_per_block": layers(it["decoder_blocks"]),
+        "decoder_spatio_temporal_scaling": (True,) * len(up),
+        "decoder_inject_noise": (False,) * (len(up) + 1),
+        "timestep_conditioning": it["timestep_conditioning"],
+        "encoder_causal": True,
+        "decoder_causal": it["causal_decoder"],
+        "encoder_spatial_padding_mode": it.get("spatial_padding_mode", "zeros"),
+        "decoder_spatial_padding_mode": it.get("spatial_padding_mode", "reflect"),
+    }
+
+
+def layers(blocks: list) -> tuple[int, ...]:
+    return tuple(options["num_layers"] for name, options in blocks if name == "res_x")
+
+
+def audio_vae(config: Mapping) -> dict:
+    it = config["audio_vae"]["model"]["params"]["ddconfig"]
+    return {
+        "base_channels": it["ch"],
+        "output_channels": it["out_ch"],
+        "ch_mult": tuple(it["ch_mult"]),
+        "num_res_blocks": it["num_res_blocks"],
+        "attn_resolutions": it["attn_resolutions"] or None,
+        "in_channels": it["in_channels"],
+        "resolution": it["resolution"],
+        "latent_channels": it["z_channels"],
+        "norm_type": it["norm_type"],
+        "causality_axis": it["causality_axis"],
+        "mid_block_add_attention": it["mid_block_add_attention"],
+        "mel_bins": it["mel_bins"],
+        "double_z": it["double_z"],
+        "sample_rate": config["audio_vae"]["model"]["params"]["sampling_rate"],
+        "mel_hop_length": config["audio_vae"]["preprocessing"]["stft"]["hop_length"],
+    }
+
+
+def vocoder(config: Mapping) -> dict:
+    it = config["vocoder"]
+    # Two channels of mel bins, one after the other.
+    mel_bins = config["audio_vae"]["model"]["params"]["ddconfig"]["mel_bins"]
+    return {
+        "in_channels": 2 * mel_bins,
+        "hidden_channels": it["upsample_initial_channel"],
+        "upsample_factors": it["upsample_rates"],
+        "upsample_kernel_sizes": it["upsample_kernel_sizes"],
+        "resnet_kernel_sizes": it["resblock_kernel_sizes"],
+        "resnet_dilations": it["resblock_dilation_sizes"],
+        "output_sampling_rate": it["output_sampling_rate"],
+    }

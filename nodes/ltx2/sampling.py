@@ -1,0 +1,274 @@
+"""Denoising LTX-2 with diffusers' own pipelines, on components that the host loads."""
+
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import PIL.Image
+import torch
+
+from ..errors import BadSteps
+from ..host import memory
+from .attention import kept_bytes, prepared
+from .checkpoint import LTX2
+from .text_encoder import MAX_TOKENS, Conditioning
+
+log = logging.getLogger(__name__)
+
+GRID = 32  # pixels of one latent in each direction
+SCALE_T = 8  # frames of one latent, after the first
+IMAGE_CRF = 33  # Lightricks trained on images that went through H.264 at this quality (ltx-pipelines, media_io)
+DISTILLED_STEPS = 8
+# Lightricks/LTX-2, scheduler/scheduler_config.json.
+DEV_SCHEDULE = {
+    "use_dynamic_shifting": True, "base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024,
+    "max_image_seq_len": 4096, "shift_terminal": 0.1,
+}  # fmt: skip
+DEV_STEPS, DEV_GUIDANCE = 40, 4.0
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What was asked for. width, height in pixels; first_image, last_image: [height, width, 3] of 0..1 at that size.
+
+    It travels with the latents, whose grid is a little larger: Decode crops it back.
+    """
+
+    width: int
+    height: int
+    frames: int
+    fps: int
+    first_image: torch.Tensor | None = None
+    last_image: torch.Tensor | None = None
+    image_strength: float = 1.0
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """width, height rounded up to what the model makes."""
+        return -(-self.width // GRID) * GRID, -(-self.height // GRID) * GRID
+
+    @property
+    def grid_frames(self) -> int:
+        """frames rounded up to 8k + 1."""
+        return -(-(self.frames - 1) // SCALE_T) * SCALE_T + 1
+
+    def image(self, pixels: torch.Tensor) -> PIL.Image.Image:
+        """An image at the size of the grid: what Decode cuts off again repeats its edge."""
+        width, height = self.grid_size
+        right, bottom = width - self.width, height - self.height
+        values = (pixels.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        return PIL.Image.fromarray(np.pad(values, ((0, bottom), (0, right), (0, 0)), mode="edge"))
+
+    def upscaled(self, first_image: torch.Tensor | None, last_image: torch.Tensor | None) -> "Shot":
+        return replace(
+            self, width=2 * self.width, height=2 * self.height, first_image=first_image, last_image=last_image
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One run's numbers. sigmas None: the dev schedule's own; noise: how much of it given latents get first."""
+
+    steps: int
+    guidance_scale: float
+    sigmas: tuple[float, ...] | None
+    noise: float = 1.0
+
+
+def schedule(name: str, steps: int, guidance_scale: float) -> Schedule:
+    """The schedule of that name; 0 means its own number. Raises BadSteps for a distilled one of other steps."""
+    if name == "dev":
+        return Schedule(steps or DEV_STEPS, guidance_scale or DEV_GUIDANCE, None)
+    if steps not in (0, DISTILLED_STEPS):
+        raise BadSteps(given=steps, allowed=DISTILLED_STEPS)
+    from diffusers.pipelines.ltx2.utils import DISTILLED_SIGMA_VALUES
+
+    return Schedule(DISTILLED_STEPS, guidance_scale or 1.0, tuple(DISTILLED_SIGMA_VALUES))
+
+
+def refining() -> Schedule:
+    """The second stage: three steps from 0.909375, without guidance (Lightricks, constants.py)."""
+    from diffusers.pipelines.ltx2.utils import STAGE_2_DISTILLED_SIGMA_VALUES as sigmas
+
+    return Schedule(len(sigmas), 1.0, tuple(sigmas), noise=sigmas[0])
+
+
+@cache
+def pipelines() -> dict[str, type]:
+    """diffusers' pipelines, which compute where the host has put the components and hand each step's results out."""
+    from diffusers import LTX2ConditionPipeline, LTX2ImageToVideoPipeline, LTX2Pipeline
+
+    class OnHost:
+        @property
+        def _execution_device(self):
+            return self.device_of_host
+
+        _callback_tensor_inputs = [*LTX2Pipeline._callback_tensor_inputs, "audio_latents", "noise_pred_video"]
+
+    stock = {"text": LTX2Pipeline, "image": LTX2ImageToVideoPipeline, "condition": LTX2ConditionPipeline}
+    return {name: type(kind.__name__, (OnHost, kind), {}) for name, kind in stock.items()}
+
+
+def padded(states: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Real tokens, padded on the left to the 1024 of the connectors' registers; with the mask of the real ones."""
+    missing = MAX_TOKENS - states.shape[1]
+    mask = torch.ones(1, states.shape[1], dtype=torch.int64)
+    return torch.nn.functional.pad(states.to(dtype), (0, 0, missing, 0)), torch.nn.functional.pad(mask, (missing, 0))
+
+
+def activation_bytes(model: LTX2, shot: Shot, plan: Schedule) -> int:
+    """The most that a step holds beside the weights: measured on the real class, in values per token and width."""
+    width, height = shot.grid_size
+    tokens = (width // GRID) * (height // GRID) * ((shot.grid_frames - 1) // SCALE_T + 1)
+    it = model.transformer.module.config
+    values = tokens * it.num_attention_heads * it.attention_head_dim * (40 if shot.first_image is not None else 20)
+    text = MAX_TOKENS * model.text_width * 3
+    batch = 2 if plan.guidance_scale > 1 else 1
+    return batch * model.dtype.itemsize * (values + text)
+
+
+def denoise(
+    model: LTX2,
+    conditioning: Conditioning,
+    shot: Shot,
+    plan: Schedule,
+    seed: int,
+    step: Callable[[int, torch.Tensor], None],
+    latents: tuple[torch.Tensor, torch.Tensor] | None = None,
+    *,
+    stock_gate: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the schedule. Returns video [1, 128, F, h, w] and audio [1, 8, L, 16], normalized, float32, on the CPU.
+
+    latents: normalized ones to start from, with plan.noise of noise. step(index, clean) is called after each step with
+    the clean video so far. Raises NotEnoughMemory; ComfyUI's interrupt passes through.
+    """
+    parts = [model.connectors, model.transformer]
+    images = [it for it in (shot.first_image, shot.last_image) if it is not None]
+    if images:
+        parts.append(model.vae)
+    batch = 2 if plan.guidance_scale > 1 else 1
+    needed = activation_bytes(model, shot, plan)
+    keep = kept_bytes(model.transformer.module, MAX_TOKENS, batch, model.dtype.itemsize)
+    device = model.transformer.patcher.load_device
+    room = memory.free_bytes(device) - needed - model.transformer.patcher.model_size() > keep
+    memory.load(parts, needed + (keep if room else 0), f"LTX-2 at {shot.width}x{shot.height}, {shot.frames} frames")
+
+    kind = "text" if not images else "image" if latents is None and plain_image(shot) else "condition"
+    pipe = pipeline(model, kind, plan, device)
+    width, height = shot.grid_size
+    frames = (shot.grid_frames - 1) // SCALE_T + 1
+    size = (frames, height // GRID, width // GRID)
+    inputs = {
+        **guidance_off(plan.guidance_scale),
+        **prompts(conditioning, plan, model.dtype, device),
+        **conditions(pipe, kind, shot),
+        "width": width, "height": height, "num_frames": shot.grid_frames, "frame_rate": float(shot.fps),
+        "num_inference_steps": plan.steps, "sigmas": list(plan.sigmas) if plan.sigmas else None,
+        "generator": torch.Generator("cpu").manual_seed(seed), "output_type": "latent",
+        "callback_on_step_end_tensor_inputs": ["latents", "audio_latents", "noise_pred_video"],
+    }  # fmt: skip
+    if latents is not None:
+        video, audio = latents
+        inputs["latents"] = denormalized(pipe, video.to(device))
+        inputs["audio_latents"] = denormalized_audio(pipe, audio.to(device))
+        inputs["noise_scale"] = plan.noise
+    last = {}
+
+    def after(pipe, index, timestep, found):
+        video = unpacked(found["latents"], size)
+        velocity = found["noise_pred_video"]
+        velocity = unpacked(velocity, size) if velocity.ndim == 3 else velocity
+        clean = video.clone()
+        # An image's own frame is clean already, and has no velocity.
+        clean[:, :, -velocity.shape[2] :] -= pipe.scheduler.sigmas[index + 1] * velocity
+        last.update(video=video, audio=found["audio_latents"])
+        step(index, clean)
+        return {}
+
+    with prepared(model.transformer.module, keep=room, stock_gate=stock_gate):
+        pipe(**inputs, callback_on_step_end=after)
+    return last["video"].cpu(), unpacked_audio(last["audio"]).cpu()
+
+
+def plain_image(shot: Shot) -> bool:
+    return shot.last_image is None and shot.image_strength == 1
+
+
+def pipeline(model: LTX2, kind: str, plan: Schedule, device: torch.device):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    # The distilled numbers are the noise levels themselves: the dev schedule's shift would bend them.
+    scheduler = FlowMatchEulerDiscreteScheduler(**({} if plan.sigmas else DEV_SCHEDULE))
+    pipe = pipelines()[kind](
+        scheduler=scheduler, vae=model.vae.module, audio_vae=model.audio_vae.module, text_encoder=None, tokenizer=None,
+        connectors=model.connectors.module, transformer=model.transformer.module, vocoder=model.vocoder.module,
+    )  # fmt: skip
+    pipe.device_of_host = device
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def guidance_off(guidance_scale: float) -> dict:
+    """Only classifier-free guidance: every other one of diffusers is on unless it is told not to."""
+    return {
+        "guidance_scale": guidance_scale, "audio_guidance_scale": guidance_scale,
+        "stg_scale": 0.0, "audio_stg_scale": 0.0, "modality_scale": 1.0, "audio_modality_scale": 1.0,
+        "guidance_rescale": 0.0, "audio_guidance_rescale": 0.0, "spatio_temporal_guidance_blocks": None,
+        "use_cross_timestep": False,
+    }  # fmt: skip
+
+
+def prompts(conditioning: Conditioning, plan: Schedule, dtype: torch.dtype, device: torch.device) -> dict:
+    kinds = {"": conditioning.positive}
+    if plan.guidance_scale > 1:
+        kinds["negative_"] = conditioning.negative
+    found = {}
+    for kind, states in kinds.items():
+        embeds, mask = padded(states.to(device), dtype)
+        found |= {f"{kind}prompt_embeds": embeds, f"{kind}prompt_attention_mask": mask.to(device)}
+    return found
+
+
+def conditions(pipe, kind: str, shot: Shot) -> dict:
+    if kind == "text":
+        return {}
+    if kind == "image":
+        found = {"image": shot.image(shot.first_image), "image_crf": IMAGE_CRF}
+        # Before 0.40 diffusers did not recompress images.
+        return {name: value for name, value in found.items() if name in inspect.signature(pipe.__call__).parameters}
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    images = {0: shot.first_image, -1: shot.last_image}
+    return {
+        "conditions": [
+            LTX2VideoCondition(frames=shot.image(it), index=index, strength=shot.image_strength, crf=IMAGE_CRF)
+            for index, it in images.items()
+            if it is not None
+        ]
+    }
+
+
+def unpacked(tokens: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
+    """[1, tokens, 128] -> [1, 128, F, h, w]; tokens of appended images are left out."""
+    frames, height, width = size
+    return tokens[:, : frames * height * width].reshape(1, frames, height, width, -1).permute(0, 4, 1, 2, 3)
+
+
+def unpacked_audio(tokens: torch.Tensor) -> torch.Tensor:
+    """[1, L, 8 x 16] -> [1, 8, L, 16]."""
+    return tokens.unflatten(2, (8, 16)).transpose(1, 2)
+
+
+def denormalized(pipe, video: torch.Tensor) -> torch.Tensor:
+    return pipe._denormalize_latents(video, pipe.vae.latents_mean, pipe.vae.latents_std, pipe.vae.config.scaling_factor)
+
+
+def denormalized_audio(pipe, audio: torch.Tensor) -> torch.Tensor:
+    """The statistics are those of the packed 8 x 16 values of a moment."""
+    packed = audio.transpose(1, 2).flatten(2, 3)
+    vae = pipe.audio_vae
+    return unpacked_audio(pipe._denormalize_audio_latents(packed, vae.latents_mean, vae.latents_std))

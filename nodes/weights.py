@@ -1,0 +1,55 @@
+"""What a file of weights holds: does it fit the module, and if not, what does it look like?"""
+
+from collections.abc import Iterable, Mapping
+
+from .errors import WrongModelFile
+
+NAMED = 4  # so many keys a message names of each kind
+
+# By a piece of a key that only this kind of file has; the first that is found counts.
+KINDS = (
+    ("LTX-2.3", ("prompt_adaln_single.",)),
+    ("LTX-2", ("audio_patchify_proj.", "audio_adaln_single.", "audio_time_embed.")),
+    ("LTX-Video 0.9", ("patchify_proj.",)),
+    ("a LoRA", (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.")),
+    ("Stable Video Diffusion", (".time_stack.", "conditioner.embedders.0.open_clip.model.visual.")),
+    ("Stable Diffusion XL", ("conditioner.embedders.1.",)),
+    ("Stable Diffusion 1.5 or 2", ("cond_stage_model.",)),
+    ("a U-Net of Stable Diffusion", ("input_blocks.",)),
+    ("Flux", ("double_blocks.",)),
+    ("Wan", ("blocks.0.cross_attn.", "blocks.0.self_attn.")),
+    ("Gemma 3", ("layers.0.pre_feedforward_layernorm.",)),
+    ("a language model", ("layers.0.self_attn.",)),
+    ("T5", ("encoder.block.0.",)),
+    ("a latent upscaler of LTX-2", ("post_upsample_res_blocks.",)),
+    ("a VAE", ("decoder.up_blocks.", "decoder.up.", "decoder.conv_in.")),
+)
+
+
+def looks_like(keys: Iterable[str]) -> str:
+    """The kind of model that has these keys, in words."""
+    text = "\n".join(keys)
+    return next((kind for kind, marks in KINDS if any(mark in text for mark in marks)), "no model that this pack knows")
+
+
+def some(kind: str, found: list[str]) -> str:
+    named = ", ".join(found[:NAMED])
+    return f"{kind} {len(found)} ({named}{', ...' if len(found) > NAMED else ''})"
+
+
+def check(file: str, wanted: str, needed: Mapping, given: Mapping, keys: Iterable[str]):
+    """Compare shapes by name: those a module needs with those that a file gives for it.
+
+    needed, given: name -> shape. keys: all of the file's. Raises WrongModelFile, which names what is missing, extra or
+    mis-shaped, and what the file looks like.
+    """
+    missing = [name for name in needed if name not in given]
+    extra = [name for name in given if name not in needed]
+    shapes = [
+        f"{name} {tuple(given[name])} instead of {tuple(shape)}"
+        for name, shape in needed.items()
+        if name in given and tuple(given[name]) != tuple(shape)
+    ]
+    kinds = {"missing": missing, "extra": extra, "mis-shaped": shapes}
+    if found := [some(kind, names) for kind, names in kinds.items() if names]:
+        raise WrongModelFile(file=file, wanted=wanted, reason="; ".join(found), found=looks_like(keys))

@@ -1,0 +1,46 @@
+"""Stock diffusers on the weights of a tiny single file: the oracle of our own loading and sampling."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tiny import configs
+from tiny.names import to_diffusers
+
+
+def dequantized(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Plain float32 tensors; an FP8 weight is its value times its scale."""
+    plain = {}
+    for key, value in tensors.items():
+        if not key.endswith(("weight_scale", "input_scale")):
+            scale = tensors.get(key + "_scale")
+            plain[key] = value.float() if scale is None else value.float() * scale
+    return plain
+
+
+def components(checkpoint: Path) -> dict[str, torch.nn.Module]:
+    """transformer, connectors, vae, audio_vae and vocoder of stock diffusers, float32."""
+    import diffusers
+    from diffusers.pipelines import ltx2
+
+    parts = {name: {} for name in configs.DIFFUSERS}
+    for key, value in dequantized(load_file(checkpoint)).items():
+        if place := to_diffusers(key):
+            parts[place[0]][place[1]] = value
+    made = {}
+    for name, config in configs.DIFFUSERS.items():
+        kind = getattr(diffusers, config["_class_name"], None) or getattr(ltx2, config["_class_name"])
+        made[name] = kind.from_config(config).eval()
+        made[name].load_state_dict(parts[name])
+    return made
+
+
+def pipeline(checkpoint: Path, kind: str, scheduler: dict | None = None):
+    """kind: the name of diffusers' pipeline class. scheduler: its config, {} for the distilled one."""
+    import diffusers
+
+    made = diffusers.FlowMatchEulerDiscreteScheduler(**(configs.SCHEDULER if scheduler is None else scheduler))
+    pipe = getattr(diffusers, kind)(scheduler=made, text_encoder=None, tokenizer=None, **components(checkpoint))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,0 +1,126 @@
+"""Our sampler against stock diffusers on the same weights: bit for bit."""
+
+import pytest
+import torch
+from tiny.ltx2 import write_checkpoint
+from tiny.stock import pipeline
+from xavi9videos.nodes.ltx2 import sampling
+from xavi9videos.nodes.ltx2.checkpoint import LTX2
+from xavi9videos.nodes.ltx2.text_encoder import Conditioning
+
+TOKENS, SIZE, FRAMES, FPS, SEED = 21, (128, 96), 17, 24, 7
+OFF = {
+    "stg_scale": 0.0, "audio_stg_scale": 0.0, "modality_scale": 1.0, "audio_modality_scale": 1.0,
+    "guidance_rescale": 0.0, "audio_guidance_rescale": 0.0, "use_cross_timestep": False,
+    "spatio_temporal_guidance_blocks": None,
+}  # fmt: skip
+DISTILLED = [1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ltx2") / "ltx-2-distilled-fp8.safetensors"
+    write_checkpoint(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return LTX2(str(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def conditioning(model):
+    torch.manual_seed(3)
+    return Conditioning(torch.randn(1, TOKENS, model.text_width), torch.randn(1, 5, model.text_width))
+
+
+@pytest.fixture(scope="module")
+def picture():
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, SIZE[1]), torch.linspace(0, 1, SIZE[0]), indexing="ij")
+    return torch.stack([rows, columns, (rows * 9).sin() / 2 + 0.5], -1)
+
+
+def text(states):
+    missing = 1024 - states.shape[1]
+    mask = torch.cat([torch.zeros(1, missing), torch.ones(1, states.shape[1])], 1).long()
+    return torch.cat([torch.zeros(1, missing, states.shape[2]), states], 1), mask
+
+
+def stock(checkpoint, kind, conditioning, *, sigmas=None, steps=8, guidance=1.0, **inputs):
+    """Normalized video and audio of diffusers' own pipeline, as its loop leaves them."""
+    pipe = pipeline(checkpoint, kind, {} if sigmas else None)
+    pipe._callback_tensor_inputs = [*pipe._callback_tensor_inputs, "audio_latents"]
+    last = {}
+    embeds, mask = text(conditioning.positive)
+    if guidance > 1:
+        negative, negative_mask = text(conditioning.negative)
+        inputs |= {"negative_prompt_embeds": negative, "negative_prompt_attention_mask": negative_mask}
+    inputs = {"width": SIZE[0], "height": SIZE[1], "num_frames": FRAMES, "frame_rate": float(FPS), **OFF, **inputs}
+    with torch.inference_mode():
+        pipe(
+            prompt_embeds=embeds, prompt_attention_mask=mask, guidance_scale=guidance, audio_guidance_scale=guidance,
+            num_inference_steps=steps, sigmas=sigmas, generator=torch.Generator().manual_seed(SEED),
+            output_type="latent", callback_on_step_end=lambda *it: last.update(it[-1]) or {},
+            callback_on_step_end_tensor_inputs=["latents", "audio_latents"], **inputs,
+        )  # fmt: skip
+    count = 3 * (SIZE[0] // 32) * (SIZE[1] // 32)
+    video = last["latents"][:, :count].reshape(1, 3, SIZE[1] // 32, SIZE[0] // 32, 128).permute(0, 4, 1, 2, 3)
+    return video, last["audio_latents"].unflatten(2, (8, 16)).transpose(1, 2)
+
+
+def ours(model, conditioning, plan=None, stock_gate=True, **shot):
+    steps = []
+    shot = sampling.Shot(*SIZE, FRAMES, FPS, **shot)
+    plan = plan or sampling.schedule("distilled", 0, 0)
+    with torch.inference_mode():
+        found = sampling.denoise(
+            model, conditioning, shot, plan, SEED, lambda index, clean: steps.append(clean), stock_gate=stock_gate
+        )
+    assert len(steps) == plan.steps
+    assert torch.allclose(steps[-1].cpu(), found[0], atol=1e-5)
+    return found
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_text_to_video_is_bit_for_bit_diffusers(model, checkpoint, conditioning):
+    assert equal(ours(model, conditioning), stock(checkpoint, "LTX2Pipeline", conditioning, sigmas=DISTILLED))
+
+
+def test_dev_schedule_with_guidance_is_bit_for_bit_diffusers(model, checkpoint, conditioning):
+    plan = sampling.schedule("dev", 3, 0)
+    assert plan.guidance_scale == 4
+    expected = stock(checkpoint, "LTX2Pipeline", conditioning, steps=3, guidance=4.0)
+    assert equal(ours(model, conditioning, plan), expected)
+
+
+def test_first_image_is_bit_for_bit_diffusers(model, checkpoint, conditioning, picture):
+    image = sampling.Shot(*SIZE, FRAMES, FPS).image(picture)
+    expected = stock(checkpoint, "LTX2ImageToVideoPipeline", conditioning, sigmas=DISTILLED, image=image, image_crf=33)
+    assert equal(ours(model, conditioning, first_image=picture), expected)
+    lead = ours(model, conditioning, first_image=picture, stock_gate=False)
+    assert not equal(lead, expected)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+def test_first_and_last_image_are_bit_for_bit_diffusers(model, checkpoint, conditioning, picture, strength):
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    last = picture.flip(0)
+    shot = sampling.Shot(*SIZE, FRAMES, FPS)
+    both = [
+        LTX2VideoCondition(frames=shot.image(it), index=index, strength=strength, crf=33)
+        for index, it in ((0, picture), (-1, last))
+    ]
+    expected = stock(checkpoint, "LTX2ConditionPipeline", conditioning, sigmas=DISTILLED, conditions=both)
+    found = ours(model, conditioning, first_image=picture, last_image=last, image_strength=strength)
+    assert equal(found, expected)
+
+
+def test_the_prompt_is_heard(model, conditioning):
+    other = Conditioning(conditioning.positive.flip(1), conditioning.negative)
+    here, there = ours(model, conditioning), ours(model, other)
+    assert (here[0] - there[0]).norm() / here[0].norm() > 0.05
