@@ -9,12 +9,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import av
-import torch
 from av.video.reformatter import ColorRange
 from comfy_api.latest import Input
-from PIL import Image, ImageOps
 
-from ..errors import ImageNotUsable, OneOfImageAndVideo, VideoEmpty
+from ..errors import OneOfImageAndVideo, VideoEmpty
+from ..pictures import check_image, fitted
 from ..video.source import open_source, shaped
 
 MIME = {"image": "image/png", "video": "video/mp4"}
@@ -50,28 +49,13 @@ def check_one(image: bool, video: bool):
 def check_media(image: Input.Image | None, video: Input.Video | None):
     """Raise what check_one() raises, or ImageNotUsable for an image that is not one picture of finite values."""
     check_one(image is not None, video is not None)
-    if image is None:
-        return
-    if image.shape[0] > 1:
-        raise ImageNotUsable(reason=f"it is a batch of {image.shape[0]}")
-    if not image.numel():
-        raise ImageNotUsable(reason=f"it has no pixels (its shape is {tuple(image.shape)})")
-    if not torch.isfinite(image).all():
-        raise ImageNotUsable(reason="some of its values are NaN or infinite; the node that made it failed")
+    if image is not None:
+        check_image(image)
 
 
 def fit_image(image: Input.Image, size: tuple[int, int], path: Path) -> Media:
-    """Write an image [1, height, width, 1, 3 or 4], values 0..1, as PNG of `size` (width, height).
-
-    What its shape has too much is cut off evenly at two sides; what is transparent lies on black.
-    """
-    pixels = (image[0].float().cpu() * 255).round_().clamp_(0, 255).byte().numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    # Resized before it is flattened, with the colours weighted by alpha: what is transparent must not bleed.
-    picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", size, "black"), picture)
-    picture.convert("RGB").save(path, "PNG", compress_level=1)
+    """Write an image as PNG of `size` (width, height), as pictures.fitted() makes it."""
+    fitted(image, size).save(path, "PNG", compress_level=1)
     return Media("image", path, 1, uuid4().hex)
 
 

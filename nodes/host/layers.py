@@ -63,8 +63,11 @@ class Mapped:
 
 @cache
 def mapped_class(base: type, root: bool = False) -> type:
-    # A model's dtype is what flows through it; the file's is the layers' business.
-    extra = {"dtype": property(lambda self: self.compute_dtype)} if root else {}
+    # transformers looks up what a model can record by the full name of its class.
+    extra = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    if root:
+        # A model's dtype is what flows through it; the file's is the layers' business.
+        extra["dtype"] = property(lambda self: self.compute_dtype)
     return type(base.__name__, (Mapped, base), extra)
 
 
@@ -128,11 +131,13 @@ def fill(
 
     Its layers become the host's; layers with a `.comfy_quant` marker keep their quantized weight. dtype is what flows
     through the module. Parameters outside of layers (tables, some norms) are cast to it, as diffusers does on loading.
-    buffers: the non-persistent ones, which no file holds. Raises RuntimeError when names or shapes do not fit, or a
+    buffers: the non-persistent ones, which no file holds. Read and fill outside of torch.inference_mode: the host
+    moves the weights of a model inside and outside of it. Raises RuntimeError when names or shapes do not fit, or a
     buffer is left without a value: check before.
     """
     # Files hold bfloat16 beside FP8; the layer casts that to what flows.
-    kinds = quantized_layers(torch.bfloat16, full_precision)
+    quantized = any(name.endswith(MARKER) for name in tensors)
+    kinds = quantized_layers(torch.bfloat16, full_precision) if quantized else None
     for name, old in list(module.named_modules()):
         if name + MARKER in tensors:
             if isinstance(old, torch.nn.Embedding):
@@ -146,17 +151,16 @@ def fill(
             old.weight_function, old.bias_function = [], []
             if not hasattr(old, "bias"):
                 old.bias = None
-    with torch.inference_mode(False):
-        module.load_state_dict(dict(tensors), strict=True, assign=True)
-        module.requires_grad_(False)
-        for it in module.modules():
-            if not hasattr(it, "comfy_cast_weights"):
-                for name, value in it._parameters.items():
-                    if value is not None and value.dtype != dtype and value.is_floating_point():
-                        it._parameters[name] = torch.nn.Parameter(value.to(dtype), requires_grad=False)
-            if it is module or any(value is not None for value in it._parameters.values()):
-                it.mapped = {name: value.detach() for name, value in it._parameters.items() if value is not None}
-                it.__class__ = mapped_class(type(it), root=it is module)
+    module.load_state_dict(dict(tensors), strict=True, assign=True)
+    module.requires_grad_(False)
+    for it in module.modules():
+        if not hasattr(it, "comfy_cast_weights"):
+            for name, value in it._parameters.items():
+                if value is not None and value.dtype != dtype and value.is_floating_point():
+                    it._parameters[name] = torch.nn.Parameter(value.to(dtype), requires_grad=False)
+        if it is module or any(value is not None for value in it._parameters.values()):
+            it.mapped = {name: value.detach() for name, value in it._parameters.items() if value is not None}
+            it.__class__ = mapped_class(type(it), root=it is module)
     for name, value in buffers.items():
         parent, _, child = name.rpartition(".")
         module.get_submodule(parent)._buffers[child] = value

@@ -44,9 +44,11 @@ class Part:
 
     def __init__(self, module: torch.nn.Module, path: str):
         self.module, self.path = module, path
+        # The host's log names the class.
+        holder = type(type(module).__name__, (Holder,), {})(module)
         # Looked up at each call: the host puts its dynamic patcher there on NVIDIA.
         self.base = self.patcher = comfy.model_patcher.CoreModelPatcher(
-            Holder(module), model_management.get_torch_device(), model_management.unet_offload_device()
+            holder, model_management.get_torch_device(), model_management.unet_offload_device()
         )
         self.base.add_callback(CallbacksMP.ON_LOAD, lambda patcher, device, *_: place_strays(patcher.model, device))
         self.base.add_callback(CallbacksMP.ON_DETACH, lambda *_: drop_unused())

@@ -1,5 +1,6 @@
 """Where files go: inside the host's own folders, whatever a workflow says."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -7,7 +8,7 @@ from uuid import uuid4
 import folder_paths
 from comfy.cli_args import args
 
-from ..errors import BadFilenamePrefix
+from ..errors import BadFilenamePrefix, ModelFileMissing
 
 FOLDERS = {"output": folder_paths.get_output_directory, "temp": folder_paths.get_temp_directory}
 
@@ -39,6 +40,34 @@ def save_target(prefix: str, save_to: str, width: int, height: int) -> Target:
         reason = " ".join(str(error).split()).removeprefix("**** ERROR: ")
         raise BadFilenamePrefix(given=prefix, reason=reason, save_to=save_to) from None
     return Target(Path(folder), stem, counter, subfolder)
+
+
+def model_names(kind: str, whole: str = "") -> list[str]:
+    """The host's list of this kind of model files, where a folder that holds a file called `whole` stands as one.
+
+    kind: a key of folder_paths, such as "checkpoints".
+    """
+    names = folder_paths.get_filename_list(kind)
+    folders = set()
+    for root in map(Path, folder_paths.get_folder_paths(kind)) if whole else ():
+        folders |= {str(it.parent.relative_to(root)) for it in root.rglob(whole)}
+    folders -= {"."}
+    inside = [it for it in names if any(Path(it).is_relative_to(folder) for folder in folders)]
+    return sorted({*names, *folders} - set(inside))
+
+
+def model_path(kind: str, name: str, model: str) -> str:
+    """The full path of a file or folder out of model_names(). Raises ModelFileMissing.
+
+    model: what docker/download_models.sh calls it.
+    """
+    roots = folder_paths.get_folder_paths(kind)
+    # As the host does it: what climbs out of the folder ends at its top.
+    inside = os.path.relpath(os.path.join("/", name), "/")
+    for root in map(Path, roots):
+        if inside != "." and (root / inside).exists():
+            return str(root / inside)
+    raise ModelFileMissing(file=name or "(none chosen)", folder=" or ".join(roots), model=model)
 
 
 def temp_file(suffix: str) -> Path:

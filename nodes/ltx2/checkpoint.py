@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelFileBroken, WrongModelFile
-from ..host import layers
+from ..host import layers, lora
 from ..host.memory import Part
 from ..weights import check, looks_like
 from . import config as describe
@@ -21,6 +21,17 @@ log = logging.getLogger(__name__)
 
 WANTED = "an LTX-2 checkpoint"
 NORMS = {r"\bq_norm\b": "norm_q", r"\bk_norm\b": "norm_k"}
+# The transformer's modules outside of its blocks. Inside, no layer has another name.
+OUTER = {
+    "patchify_proj": "proj_in",
+    "audio_patchify_proj": "audio_proj_in",
+    "adaln_single": "time_embed",
+    "audio_adaln_single": "audio_time_embed",
+    "av_ca_video_scale_shift_adaln_single": "av_cross_attn_video_scale_shift",
+    "av_ca_audio_scale_shift_adaln_single": "av_cross_attn_audio_scale_shift",
+    "av_ca_a2v_gate_adaln_single": "av_cross_attn_video_a2v_gate",
+    "av_ca_v2a_gate_adaln_single": "av_cross_attn_audio_v2a_gate",
+}
 STATISTICS = {
     r"^per_channel_statistics\.mean-of-means$": "latents_mean",
     r"^per_channel_statistics\.std-of-means$": "latents_std",
@@ -54,13 +65,7 @@ COMPONENTS = {
     "transformer": (
         (r"^model\.diffusion_model\.",),
         {
-            r"^patchify_proj\.": "proj_in.",
-            r"^audio_patchify_proj\.": "audio_proj_in.",
-            r"^adaln_single\.": "time_embed.",
-            r"^audio_adaln_single\.": "audio_time_embed.",
-            r"^av_ca_(video|audio)_scale_shift_adaln_single\.": r"av_cross_attn_\1_scale_shift.",
-            r"^av_ca_a2v_gate_adaln_single\.": "av_cross_attn_video_a2v_gate.",
-            r"^av_ca_v2a_gate_adaln_single\.": "av_cross_attn_audio_v2a_gate.",
+            **{rf"^{published}\.": f"{ours}." for published, ours in OUTER.items()},
             r"scale_shift_table_a2v_ca_(video|audio)": r"\1_a2v_cross_attn_scale_shift_table",
             **NORMS,
         },
@@ -223,8 +228,9 @@ class LTX2:
     multiplies in bf16 where the GPU could in FP8. text_width: values per token that it takes.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, path: str, weights: str = "auto"):
-        self.path, self.conditioning = path, None
+        self.path, self.loras, self.conditioning = path, (), None
         modules, tensors, config = (open_folder if Path(path).is_dir() else open_file)(path)
         self.distilled = "distilled" in Path(path).name.lower()
         if weights == "fp8":
@@ -239,3 +245,18 @@ class LTX2:
     @property
     def parts(self) -> list[Part]:
         return [it for it in vars(self).values() if isinstance(it, Part)]
+
+    def use_loras(self, loras: tuple[tuple[str, float], ...]):
+        """Have these LoRAs on, (file, strength) in their order, and no others. Raises what lora.apply raises."""
+        if loras != self.loras:
+            published = {ours: name for name, ours in OUTER.items()}
+            linears = [
+                name for name, it in self.transformer.module.named_modules()
+                if hasattr(it, "in_features")
+            ]  # fmt: skip
+            outer = {name: name.split(".") for name in linears}
+            names = {name: ".".join([published.get(first, first), *rest]) for name, (first, *rest) in outer.items()}
+            self.loras = None
+            text = {"text_proj_in": "text_embedding_projection.aggregate_embed"}
+            lora.apply([(self.transformer, names), (self.connectors, text)], loras)
+            self.loras = loras

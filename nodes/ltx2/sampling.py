@@ -12,6 +12,7 @@ import torch
 
 from ..errors import BadSteps
 from ..host import memory
+from ..pictures import fitted
 from .attention import kept_bytes, prepared
 from .checkpoint import LTX2
 from .text_encoder import MAX_TOKENS, Conditioning
@@ -32,7 +33,7 @@ DEV_STEPS, DEV_GUIDANCE = 40, 4.0
 
 @dataclass(frozen=True)
 class Shot:
-    """What was asked for. width, height in pixels; first_image, last_image: [height, width, 3] of 0..1 at that size.
+    """What was asked for. width, height in pixels; first_image, last_image: the host's IMAGE, of one picture each.
 
     It travels with the latents, whose grid is a little larger: Decode crops it back.
     """
@@ -55,17 +56,17 @@ class Shot:
         """frames rounded up to 8k + 1."""
         return -(-(self.frames - 1) // SCALE_T) * SCALE_T + 1
 
-    def image(self, pixels: torch.Tensor) -> PIL.Image.Image:
-        """An image at the size of the grid: what Decode cuts off again repeats its edge."""
+    def image(self, image: torch.Tensor) -> PIL.Image.Image:
+        """An IMAGE at the size of the grid: what Decode cuts off again repeats its edge."""
         width, height = self.grid_size
         right, bottom = width - self.width, height - self.height
-        values = (pixels.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        return PIL.Image.fromarray(np.pad(values, ((0, bottom), (0, right), (0, 0)), mode="edge"))
+        pixels = np.asarray(fitted(image, (self.width, self.height)))
+        return PIL.Image.fromarray(np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode="edge"))
 
-    def upscaled(self, first_image: torch.Tensor | None, last_image: torch.Tensor | None) -> "Shot":
-        return replace(
-            self, width=2 * self.width, height=2 * self.height, first_image=first_image, last_image=last_image
-        )
+    @property
+    def doubled(self) -> "Shot":
+        """What the second stage makes of it."""
+        return replace(self, width=2 * self.width, height=2 * self.height)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The frames and the sound of any VIDEO, a few at a time: the one door for pictures between the rooms."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,10 +9,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from comfy_api.latest import Input, InputImpl, Types
+from comfy_api.latest import Input, InputImpl
 
 from ..errors import AudioNotUsable, VideoEmpty, VideoUnreadable
+from .lazy import LazyVideo
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 SOUND_CHUNK_SECONDS = 1
@@ -72,27 +74,36 @@ def tensor_sound(audio: Input.Audio, seconds: Fraction | None = None) -> Sound |
 
 
 class TensorSource:
-    """A VIDEO whose frames are a float tensor [frames, height, width, 3 or 4], values 0..1; alpha is left out."""
+    """A VIDEO whose frames are float tensors [height, width, 3 or 4], values 0..1; alpha is left out.
 
-    def __init__(self, components: Types.VideoComponents, ten_bit: bool):
-        self.images = components.images
-        self.count, self.height, self.width = self.images.shape[:3]
+    images() and audio() are asked for them when they are needed, so that a VIDEO can make them then.
+    """
+
+    def __init__(
+        self,
+        images: Callable[[], Iterable[torch.Tensor]],
+        shape: tuple[int, int, int],
+        rate: Fraction,
+        audio: Callable[[], Input.Audio | None],
+        ten_bit: bool,
+    ):
+        self.images, self.audio = images, audio
+        self.count, self.height, self.width = shape
         if not self.count:
             raise VideoEmpty(reason="its image batch is empty")
         # CreateVideo makes its Fraction from a float: 29.97002997 must become 30000/1001 again.
-        self.rate = Fraction(components.frame_rate).limit_denominator(1001)
+        self.rate = Fraction(rate).limit_denominator(1001)
         if self.rate <= 0:
-            raise VideoUnreadable(reason=f"its frame rate is {components.frame_rate}")
+            raise VideoUnreadable(reason=f"its frame rate is {rate}")
         self.time_base = 1 / self.rate
         self.pixel_aspect = Fraction(1)
-        self.audio = components.audio
         self.format, self.scale, self.dtype = (
             ("rgb48le", 65535, np.uint16) if ten_bit else ("rgb24", 255, np.uint8)
         )
 
     def frames(self) -> Iterator[av.VideoFrame]:
         strip = np.empty((STRIP_ROWS, self.width, 3), np.float32)
-        for index, image in enumerate(self.images):
+        for index, image in enumerate(self.images()):
             values = image[..., :3].float().cpu().numpy()
             frame = av.VideoFrame(self.width, self.height, self.format)
             lines = np.frombuffer(frame.planes[0], self.dtype).reshape(self.height, -1)
@@ -108,7 +119,8 @@ class TensorSource:
             yield frame
 
     def sound(self) -> Sound | None:
-        return tensor_sound(self.audio, self.count / self.rate) if self.audio else None
+        audio = self.audio()
+        return tensor_sound(audio, self.count / self.rate) if audio else None
 
 
 class FileSource:
@@ -256,7 +268,10 @@ def open_source(video: Input.Video, ten_bit: bool = False, poll: Callable[[], No
     """
     if isinstance(video, InputImpl.VideoFromFile):
         return FileSource(video.get_stream_source(), *video.get_active_trim_window(), poll)
-    return TensorSource(video.get_components(), ten_bit)
+    if isinstance(video, LazyVideo):
+        return TensorSource(video.images, video.shape, video.rate, video.audio, ten_bit)
+    it = video.get_components()
+    return TensorSource(lambda: it.images, it.images.shape[:3], it.frame_rate, lambda: it.audio, ten_bit)
 
 
 def fitting(width: int, height: int, box: tuple[int, int]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from tiny.weights import dtype, fan_in, normal, quantize, save
 
 VOCABULARY, _HEAD, _FEED_FORWARD = 640, 256, 64
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")  # ids 0 to 4, as Gemma's
-_SENTENCES = """A red fox walks through fresh snow at dawn, the camera follows slowly, soft light, shallow focus.
+SENTENCES = """A red fox walks through fresh snow at dawn, the camera follows slowly, soft light, shallow focus.
 Low sun over the dunes; the wind lifts fine sand and the long shadows move across the ridge.
 A cup of coffee on a wooden table, steam rises and curls, morning light falls through the window.
 Waves break on black rocks under a stormy sky while gulls cry and thunder rolls in the distance.
@@ -34,7 +34,7 @@ def sentencepiece_model() -> bytes:
     model = io.BytesIO()
     special = dict(zip(("pad", "eos", "bos", "unk"), _SPECIAL))
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_SENTENCES), model_writer=model, model_type="bpe", vocab_size=VOCABULARY,
+        sentence_iterator=iter(SENTENCES), model_writer=model, model_type="bpe", vocab_size=VOCABULARY,
         byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=False, num_threads=1,
         remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, user_defined_symbols=["<mask>"],
         minloglevel=2, **{f"{name}_id": index for index, name in enumerate(special)},

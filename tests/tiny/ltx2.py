@@ -4,6 +4,7 @@ The single file is built from ComfyUI's own classes, which bear its key names, s
 pack's mapping. ComfyUI has to be importable, with its arguments set, as tests/conftest.py does it.
 """
 
+import inspect
 import json
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def _value(key: str, shape: tuple[int, ...], seed: int, kind: str) -> torch.Tens
         # A transposed convolution: (in, out, kernel), and each output meets two steps of the kernel.
         return normal(seed, shape, (2 * shape[0]) ** -0.5)
     if key == "vocoder.conv_post.weight":
-        return normal(seed, shape, 0.2 * fan_in(shape) ** -0.5)
+        return normal(seed, shape, 0.6 * fan_in(shape) ** -0.5)
     if "attn2.to_out.0." in key:
         return normal(seed, shape, 8 * (3 * fan_in(shape)) ** -0.5)
     if key.startswith("vae.decoder."):
@@ -100,14 +101,15 @@ def _value(key: str, shape: tuple[int, ...], seed: int, kind: str) -> torch.Tens
 
 
 def _smooth(key: str, shape: tuple[int, ...], seed: str) -> torch.Tensor:
-    """A decoder's weight whose neighbouring pixels get nearly the same, so that frames are not mere grain."""
-    last = "conv_out" in key
-    pixels = 16 if last else 8 if ".conv.conv." in key else 1
+    """A decoder's 3x3x3 weight: where it grows pixels they get nearly the same, so that frames are not mere grain."""
+    pixels = 16 if "conv_out" in key else 8 if ".conv.conv." in key else 1
     common = normal(seed, (shape[0] // pixels, *shape[1:]))
-    if last:
+    if pixels == 16:
         # What comes in is positive on average; without this each frame has one colour and clips.
-        common = 0.7 * (common - common.mean((1, 2, 3, 4), keepdim=True))
-    grain = 0.1 * normal(seed + " pixel", shape) if pixels > 1 else 0
+        common = 1.1 * (common - common.mean((1, 2, 3, 4), keepdim=True))
+    if "res_blocks" in key:
+        common = 0.3 * common
+    grain = 0.1 * normal(seed + " grain", shape) if pixels > 1 else 0
     return (common.repeat_interleave(pixels, 0) + grain) * fan_in(shape) ** -0.5
 
 
@@ -126,7 +128,7 @@ def _stored(tensors: dict[str, torch.Tensor], config: dict, weights: str) -> dic
             stored[layer + ".weight"], stored[layer + ".weight_scale"] = quantize(tensors[layer + ".weight"])
             # Static, one per layer, wide enough for what the tiny layers meet.
             share = torch.tensor((len(layer) * 7 % 16) / 16.0, device=tensors[layer + ".weight"].device)
-            stored[layer + ".input_scale"] = (64.0 + 64.0 * share) / 448.0
+            stored[layer + ".input_scale"] = (32.0 + 32.0 * share) / 448.0
     return stored
 
 
@@ -139,7 +141,7 @@ def _metadata(config: dict, kind: str, seed: int, layers: list[str]) -> dict[str
 
 
 def write_checkpoint(path: Path, *, kind: str = "distilled", weights: str = "fp8", seed: int = 0) -> None:
-    """Writes the complete single file: 605 tensors, or 717 with the 56 FP8 layers' scales.
+    """Writes the complete single file: 608 tensors, or 720 with the 56 FP8 layers' scales; diffusers takes 605.
 
     kind: distilled or dev, weights: fp8, bf16 or fp32. Raises ValueError for another.
     """
@@ -189,12 +191,20 @@ def write_folder(path: Path, *, seed: int = 0) -> None:
     _write_json(path / "model_index.json", configs.INDEX)
 
 
-def write_upscaler(path: Path, *, seed: int = 0) -> None:
-    """Writes a spatial x2 latent upsampler, BF16: (B,128,F,h,w) to (B,128,F,2h,2w), denormalized latents."""
+def core_upscaler() -> torch.nn.Module:
+    """ComfyUI's own upsampler in the tiny size, on the CPU, weights not set."""
     import comfy.ops
     from comfy.ldm.lightricks.latent_upsampler import LatentUpsampler
 
-    model = LatentUpsampler.from_config(configs.UPSCALER, comfy.ops.disable_weight_init)
+    # ComfyUI 0.27 and older make plain torch layers and have no such argument.
+    takes = inspect.signature(LatentUpsampler.from_config).parameters
+    options = {"operations": comfy.ops.disable_weight_init} if "operations" in takes else {}
+    return LatentUpsampler.from_config(configs.UPSCALER, **options)
+
+
+def write_upscaler(path: Path, *, seed: int = 0) -> None:
+    """Writes a spatial x2 latent upsampler, BF16: (B,128,F,h,w) to (B,128,F,2h,2w), denormalized latents."""
+    model = core_upscaler()
     kernel = model.state_dict()["upsampler.blur_down.kernel"]
     tensors = {}
     for key, value in model.state_dict().items():
@@ -207,7 +217,7 @@ def write_upscaler(path: Path, *, seed: int = 0) -> None:
          {"config": json.dumps(configs.UPSCALER), "model_version": "2.0"})
 
 
-def _lora_key(name: str, spelling: str, half: str) -> str:
+def lora_key(name: str, spelling: str, half: str) -> str:
     """half: A (down) or B (up)."""
     if spelling == "trainer":
         return f"diffusion_model.{name}.lora_{half}.weight"
@@ -230,12 +240,12 @@ def write_lora(path: Path, *, spelling: str = "trainer", rank: int = 4, seed: in
     for name in linears(shapes):
         outputs, inputs = shapes[f"{MODEL}{name}.weight"].shape
         down = normal(f"{seed} lora A {name}", (rank, inputs), inputs ** -0.5).to(torch.bfloat16)
-        up = normal(f"{seed} lora B {name}", (outputs, rank), 0.4 * rank ** -0.5).to(torch.bfloat16)
+        up = normal(f"{seed} lora B {name}", (outputs, rank), 0.15 * rank ** -0.5).to(torch.bfloat16)
         if spelling == "kohya":
             # Times 2 for the alpha's half, which BF16 holds exactly.
             up = up * 2
             tensors[f"lora_unet_{name.replace('.', '_')}.alpha"] = torch.tensor(rank / 2)
-        tensors |= {_lora_key(name, spelling, "A"): down, _lora_key(name, spelling, "B"): up}
+        tensors |= {lora_key(name, spelling, "A"): down, lora_key(name, spelling, "B"): up}
     save(path, tensors, {"format": "pt"})
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-
 from tiny import configs
 from tiny.names import to_diffusers
 

@@ -38,7 +38,7 @@ def conditioning(model):
 @pytest.fixture(scope="module")
 def picture():
     rows, columns = torch.meshgrid(torch.linspace(0, 1, SIZE[1]), torch.linspace(0, 1, SIZE[0]), indexing="ij")
-    return torch.stack([rows, columns, (rows * 9).sin() / 2 + 0.5], -1)
+    return torch.stack([rows, columns, (rows * 9).sin() / 2 + 0.5], -1)[None]
 
 
 def text(states):
@@ -109,7 +109,7 @@ def test_first_image_is_bit_for_bit_diffusers(model, checkpoint, conditioning, p
 def test_first_and_last_image_are_bit_for_bit_diffusers(model, checkpoint, conditioning, picture, strength):
     from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
-    last = picture.flip(0)
+    last = picture.flip(1)
     shot = sampling.Shot(*SIZE, FRAMES, FPS)
     both = [
         LTX2VideoCondition(frames=shot.image(it), index=index, strength=strength, crf=33)

@@ -1,0 +1,407 @@
+"""The LTX-2 nodes, as the editor shows them."""
+
+from functools import partial
+
+from comfy_api.latest import io
+
+from ..errors import BadSteps, EmptyPrompt, Failure
+from ..host import latents as layout
+from ..host import memory, paths, progress
+from ..pictures import check_image
+from ..settings import local
+
+# Read at import, so that a bad setting takes out this room alone and says so at start.
+local()
+
+CATEGORY = "Xavi9Videos/LTX-2"
+OURS = "xavi9_ltx2"  # the key of a LATENT under which what was asked for travels
+MODEL = io.Custom("LTX2_MODEL")
+CONDITIONING = io.Custom("LTX2_CONDITIONING")
+
+
+def open_model(checkpoint: str, weights: str):
+    # diffusers takes seconds to import, and nobody should wait for it at the start of ComfyUI.
+    from .checkpoint import LTX2
+
+    return LTX2(checkpoint, weights)
+
+
+class LTX2Model(memory.Handle):
+    """What LTX2_MODEL is: files and choices. The open model is looked up when it is needed."""
+
+    def __init__(self, checkpoint: str, text_encoder: str, weights: str, loras: tuple[tuple[str, float], ...] = ()):
+        super().__init__((*memory.identity(checkpoint), weights), partial(open_model, checkpoint, weights))
+        self.checkpoint, self.text_encoder, self.weights, self.loras = checkpoint, text_encoder, weights, loras
+
+    def with_lora(self, file: str, strength: float) -> "LTX2Model":
+        return LTX2Model(self.checkpoint, self.text_encoder, self.weights, (*self.loras, (file, strength)))
+
+    def patched(self):
+        """The open model with this handle's LoRAs on, and no others."""
+        model = self.model
+        model.use_loras(self.loras)
+        return model
+
+
+def said(check, *values) -> bool | str:
+    """What validate_inputs answers: True, or the failure's words."""
+    try:
+        check(*values)
+    except Failure as failure:
+        return str(failure)
+    return True
+
+
+def checkpoints() -> list[str]:
+    return paths.model_names("checkpoints") + paths.model_names("diffusers", "model_index.json")
+
+
+def text_encoders() -> list[str]:
+    inside = paths.model_names("diffusers", "config.json")
+    return paths.model_names("text_encoders", "config.json") + [it for it in inside if it.endswith("text_encoder")]
+
+
+def found(kind: str, name: str) -> str:
+    """The path of a file, or of a folder under diffusers. Raises ModelFileMissing, which names `kind`'s folders."""
+    if name in paths.model_names("diffusers", "config.json" if kind == "text_encoders" else "model_index.json"):
+        kind = "diffusers"
+    return paths.model_path(kind, name, "ltx2")
+
+
+class LTX2Loader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Xavi9LTX2Loader",
+            display_name="LTX-2 Loader",
+            category=CATEGORY,
+            description="Opens LTX-2: a checkpoint with picture, sound and decoders, and its text encoder Gemma 3. "
+            "Weights stay in the file until they are needed; FP8 stays FP8.",
+            search_aliases=["ltxv", "ltx-2", "lightricks", "load checkpoint", "gemma"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=checkpoints(),
+                    tooltip="ltx-2-19b-distilled-fp8.safetensors (fast) or ltx-2-19b-dev-fp8.safetensors, from "
+                    "ComfyUI's checkpoints folder; or a folder in diffusers.",
+                ),
+                io.Combo.Input(
+                    "text_encoder",
+                    options=text_encoders(),
+                    tooltip="Gemma 3 12B, from the text_encoders folder: one .safetensors for ComfyUI, or a Hugging "
+                    "Face folder.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=["auto", "fp8", "bf16"],
+                    default="auto",
+                    tooltip="auto: as in the file. fp8: also make FP8 of a bf16 file, which halves its memory. bf16: "
+                    "multiply in bf16 where the GPU would in FP8, slower and slightly finer.",
+                ),
+            ],
+            outputs=[MODEL.Output("model", tooltip="For every other LTX-2 node.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint=None, text_encoder=None):
+        for kind, name in (("checkpoints", checkpoint), ("text_encoders", text_encoder)):
+            if name is not None and (answer := said(found, kind, name)) is not True:
+                return answer
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint, text_encoder, weights):
+        return memory.identity(found("checkpoints", checkpoint), found("text_encoders", text_encoder))
+
+    @classmethod
+    def execute(cls, checkpoint: str, text_encoder: str, weights: str) -> io.NodeOutput:
+        handle = LTX2Model(found("checkpoints", checkpoint), found("text_encoders", text_encoder), weights)
+        handle.model  # opened now, so that a wrong file is named on this node
+        return io.NodeOutput(handle)
+
+
+class LTX2LoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Xavi9LTX2LoRA",
+            display_name="LTX-2 LoRA",
+            category=CATEGORY,
+            description="Puts a LoRA on LTX-2, whatever its trainer calls the layers. Several can follow each other.",
+            search_aliases=["lora", "distilled lora", "camera lora"],
+            inputs=[
+                MODEL.Input("model", tooltip="From LTX-2 Loader, or from another LTX-2 LoRA."),
+                io.Combo.Input(
+                    "lora", options=paths.model_names("loras"), tooltip="A file in ComfyUI's loras folder."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="1 is as trained, 0 is off, negative turns it around.",
+                ),
+            ],
+            outputs=[
+                MODEL.Output("model", tooltip="The model with this LoRA on. To LTX-2 Sampler.")
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora=None):
+        return True if lora is None else said(paths.model_path, "loras", lora, "ltx2")
+
+    @classmethod
+    def execute(cls, model: LTX2Model, lora: str, strength: float) -> io.NodeOutput:
+        return io.NodeOutput(model.with_lora(paths.model_path("loras", lora, "ltx2"), strength) if strength else model)
+
+
+def check_prompt(prompt: str | None):
+    if prompt is not None and not prompt.strip():
+        raise EmptyPrompt()
+
+
+class LTX2TextEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Xavi9LTX2TextEncode",
+            display_name="LTX-2 Text Encode",
+            category=CATEGORY,
+            description="Reads the prompts with Gemma 3. A run where only the seed changed does not load it again.",
+            search_aliases=["prompt", "clip text encode", "gemma"],
+            inputs=[
+                MODEL.Input("model", tooltip="From LTX-2 Loader. LoRAs do not change the text."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="",
+                    tooltip="What is seen and heard, in order, as in a script. Up to 1024 tokens, about 700 words.",
+                ),
+                io.String.Input(
+                    "negative_prompt",
+                    multiline=True,
+                    default="",
+                    tooltip="What to avoid. Counts with guidance above 1 only, as the dev schedule has it.",
+                ),
+            ],
+            outputs=[CONDITIONING.Output("conditioning", tooltip="Both prompts, encoded.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt=None):
+        return said(check_prompt, prompt)
+
+    @classmethod
+    def execute(cls, model: LTX2Model, prompt: str, negative_prompt: str = "") -> io.NodeOutput:
+        from .text_encoder import encode
+
+        check_prompt(prompt)
+        opened = model.model
+        key = (memory.identity(model.text_encoder), prompt, negative_prompt)
+        # The host's default cache runs expanded nodes again; the text is read once all the same.
+        if opened.conditioning is None or opened.conditioning[0] != key:
+            opened.conditioning = (key, encode(model.text_encoder, prompt, negative_prompt, opened.text_width))
+        return io.NodeOutput(opened.conditioning[1])
+
+
+def check_steps(schedule: str | None, steps: int | None):
+    if schedule == "distilled" and steps not in (None, 0, 8):
+        raise BadSteps(given=steps, allowed=8)
+
+
+class LTX2Sampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Xavi9LTX2Sampler",
+            display_name="LTX-2 Sampler",
+            category=CATEGORY,
+            description="Makes picture and sound together, from the text alone or with a first or last image.",
+            search_aliases=["ksampler", "text to video", "image to video", "t2v", "i2v", "first last frame"],
+            inputs=[
+                MODEL.Input("model", tooltip="From LTX-2 Loader or LTX-2 LoRA."),
+                CONDITIONING.Input("conditioning", tooltip="From LTX-2 Text Encode."),
+                io.Int.Input(
+                    "width",
+                    default=768,
+                    min=32,
+                    max=4096,
+                    step=32,
+                    tooltip="Pixels. Any number: the model works in steps of 32, and what is more is cropped off.",
+                ),
+                io.Int.Input("height", default=512, min=32, max=4096, step=32, tooltip="Pixels, as for width."),
+                io.Int.Input(
+                    "frames",
+                    default=121,
+                    min=1,
+                    max=1009,
+                    step=8,
+                    tooltip="How many pictures; divided by fps it is the length. LTX-2 was trained for up to 20 "
+                    "seconds. It works in 8k + 1; what is more is trimmed, in picture and sound.",
+                ),
+                io.Int.Input("fps", default=25, min=8, max=60, tooltip="Frames per second: 24, 25 or 50 suit LTX-2."),
+                io.Combo.Input(
+                    "schedule",
+                    options=["distilled", "dev"],
+                    default="distilled",
+                    tooltip="The kind of your checkpoint. distilled: 8 steps without guidance. dev: 40 steps with "
+                    "guidance 4, or a distilled LoRA with the distilled schedule.",
+                ),
+                io.Int.Input(
+                    "steps", default=0, min=0, max=200, tooltip="0 is the schedule's own: 8 distilled, 40 dev."
+                ),
+                io.Float.Input(
+                    "guidance_scale",
+                    default=0.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How closely to follow the prompt. 0 is the schedule's own: 1 (off) distilled, 4 dev. "
+                    "Above 1 each step takes twice as long.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed and inputs give the same video, bit for bit, on the same machine.",
+                ),
+                io.Image.Input(
+                    "first_image",
+                    optional=True,
+                    tooltip="The video starts with it. Cropped to the video's shape; transparency becomes black.",
+                ),
+                io.Image.Input("last_image", optional=True, tooltip="The video ends with it."),
+                io.Float.Input(
+                    "image_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="1 keeps the images as they are; less lets the model change them.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output("latents", tooltip="Picture and sound, in ComfyUI's own layout. To LTX-2 Decode.")
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+
+    @classmethod
+    def validate_inputs(cls, schedule=None, steps=None):
+        return said(check_steps, schedule, steps)
+
+    @classmethod
+    def execute(
+        cls, model: LTX2Model, conditioning, width: int, height: int, frames: int, fps: int, schedule: str, steps: int,
+        guidance_scale: float, seed: int, first_image=None, last_image=None, image_strength: float = 1.0,
+    ) -> io.NodeOutput:  # fmt: skip
+        from . import sampling
+
+        check_steps(schedule, steps)
+        for image in (first_image, last_image):
+            if image is not None:
+                check_image(image)
+        plan = sampling.schedule(schedule, steps, guidance_scale)
+        shot = sampling.Shot(width, height, frames, fps, first_image, last_image, image_strength)
+        opened = model.patched()
+        if opened.distilled != (schedule == "distilled") and not model.loras:
+            kind = "distilled" if opened.distilled else "dev"
+            progress.show_text(cls.hidden, f"The checkpoint is {kind}, the schedule is {schedule}: expect poor results")
+        made = sampling.denoise(opened, conditioning, shot, plan, seed, layout.step_callback(plan.steps))
+        return io.NodeOutput({"samples": layout.joined(*made), OURS: shot})
+
+
+class LTX2Upscale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Xavi9LTX2Upscale",
+            display_name="LTX-2 Upscale",
+            category=CATEGORY,
+            description="The official second stage: twice the width and height, then three refining steps. Images that "
+            "the first stage started from are put in again at the new size.",
+            search_aliases=["latent upscale", "two stage", "1080p", "spatial upscaler"],
+            inputs=[
+                MODEL.Input("model", tooltip="The distilled model, or dev with the distilled LoRA."),
+                CONDITIONING.Input("conditioning", tooltip="The same as for the sampler."),
+                io.Latent.Input("latents", tooltip="From LTX-2 Sampler: 960x540 becomes 1920x1080."),
+                io.Combo.Input(
+                    "upscaler",
+                    options=paths.model_names("latent_upscale_models"),
+                    tooltip="ltx-2-spatial-upscaler-x2-1.0.safetensors, in the latent_upscale_models folder.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Of the noise that the refining steps start from.",
+                ),
+            ],
+            outputs=[io.Latent.Output("latents", tooltip="To LTX-2 Decode.")],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+
+    @classmethod
+    def validate_inputs(cls, upscaler=None):
+        return True if upscaler is None else said(paths.model_path, "latent_upscale_models", upscaler, "ltx2")
+
+    @classmethod
+    def execute(cls, model: LTX2Model, conditioning, latents: dict, upscaler: str, seed: int) -> io.NodeOutput:
+        from . import sampling, upscale
+
+        samples, shot = asked(latents)
+        path = paths.model_path("latent_upscale_models", upscaler, "ltx2")
+        step = layout.step_callback(sampling.refining().steps)
+        *made, larger = upscale.upscale(model.patched(), conditioning, shot, samples, path, seed, step)
+        return io.NodeOutput({"samples": layout.joined(*made), OURS: larger})
+
+
+def asked(latents: dict):
+    """Video and audio of a LATENT, and the Shot that they show: ours, or what core's own latents tell."""
+    from .decode import shot_of
+
+    samples = layout.parted(latents["samples"])
+    return samples, latents.get(OURS) or shot_of(*samples)
+
+
+class LTX2Decode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Xavi9LTX2Decode",
+            display_name="LTX-2 Decode",
+            category=CATEGORY,
+            description="Makes a video with sound of LTX-2's latents. Frames are decoded while they are saved, a few "
+            "at a time: a long 1080p clip needs no more memory than a short one.",
+            search_aliases=["vae decode", "audio vae", "vocoder"],
+            inputs=[
+                MODEL.Input("model", tooltip="From LTX-2 Loader."),
+                io.Latent.Input("latents", tooltip="From LTX-2 Sampler or Upscale, or ComfyUI's own LTX-2 nodes."),
+                io.Combo.Input(
+                    "tiling",
+                    options=["auto", "on", "off"],
+                    default="auto",
+                    tooltip="Decode each frame in tiles. auto: where a whole frame would not fit. In time there are "
+                    "never seams.",
+                ),
+            ],
+            outputs=[io.Video.Output("video", tooltip="Picture and sound. To Video Save.")],
+        )
+
+    @classmethod
+    def execute(cls, model: LTX2Model, latents: dict, tiling: str) -> io.NodeOutput:
+        from .decode import video_of
+
+        samples, shot = asked(latents)
+        return io.NodeOutput(video_of(model, samples, shot, tiling))
+
+
+NODES = [LTX2Loader, LTX2LoRA, LTX2TextEncode, LTX2Sampler, LTX2Upscale, LTX2Decode]

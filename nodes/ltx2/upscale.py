@@ -1,0 +1,80 @@
+"""The official second stage: latents of twice the size, then three refining steps."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..errors import WrongModelFile
+from ..host import layers, memory
+from ..host.memory import Part
+from ..weights import check, looks_like
+from .checkpoint import LTX2
+from .decode import check_latents
+from .sampling import Shot, denoise, refining
+from .text_encoder import Conditioning
+
+WANTED = "the spatial x2 upscaler of LTX-2"
+MID_CHANNELS = 1024
+BLOCKS = 4
+
+
+@torch.inference_mode(False)
+def open_upscaler(path: str) -> Part:
+    """ltx-2-spatial-upscaler-x2-1.0.safetensors, whose names are diffusers' own. Raises WrongModelFile."""
+    from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel
+
+    tensors, metadata = layers.read(path)
+    file = Path(path).name
+    given = json.loads(metadata.get("config") or "{}")
+    first = tensors.get("initial_conv.weight")
+    if first is None or given.get("temporal_upsample") or not given.get("spatial_upsample", True):
+        reason = "it does not double width and height"
+        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=looks_like(tensors))
+    with torch.device("meta"):
+        module = LTX2LatentUpsamplerModel(
+            in_channels=first.shape[1],
+            mid_channels=first.shape[0],
+            num_blocks_per_stage=given.get("num_blocks_per_stage", BLOCKS),
+            dims=first.ndim - 2,
+            rational_spatial_scale=given.get("spatial_scale", 2.0),
+            use_rational_resampler=given.get("rational_resampler", any("blur_down" in it for it in tensors)),
+        )
+    needed = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    check(file, WANTED, needed, {name: tuple(it.shape) for name, it in tensors.items()}, tensors)
+    dtype = torch.float32 if first.dtype == torch.float32 else layers.compute_dtype(torch.bfloat16)
+    return Part(layers.fill(module, tensors, dtype), path)
+
+
+def upscale(
+    model: LTX2,
+    conditioning: Conditioning,
+    shot: Shot,
+    latents: tuple[torch.Tensor, torch.Tensor],
+    path: str,
+    seed: int,
+    step: Callable[[int, torch.Tensor], None],
+) -> tuple[torch.Tensor, torch.Tensor, Shot]:
+    """The refined latents (video, audio), normalized, and what they show. shot: what the latents given show.
+
+    An odd half of the grid that the first stage rounded up to is cut off. Raises what denoise() raises.
+    """
+    video, audio = latents
+    check_latents(shot, video)
+    upscaler = open_upscaler(path)
+    vae, dtype, device = model.vae.module, upscaler.module.compute_dtype, upscaler.patcher.load_device
+    mean, std = (it.to(device, dtype).view(1, -1, 1, 1, 1) for it in (vae.latents_mean, vae.latents_std))
+    # The widest stage holds the doubled picture in the model's channels, a few copies at a time.
+    activations = 4 * 4 * video.numel() // video.shape[1] * upscaler.module.config.mid_channels * dtype.itemsize
+    try:
+        memory.load([upscaler], 4 * activations, "The latent upscaler")
+        doubled = upscaler.module(video.to(device, dtype) * std / vae.config.scaling_factor + mean)
+        doubled = ((doubled - mean) * vae.config.scaling_factor / std).float()
+    finally:
+        memory.unload(upscaler)
+    larger = shot.doubled
+    width, height = larger.grid_size
+    doubled = doubled[..., : height // 32, : width // 32]
+    made = denoise(model, conditioning, larger, refining(), seed, step, (doubled, audio))
+    return *made, larger
