@@ -3,8 +3,6 @@
 The weights stay in the mapped file for as long as they are not on another device.
 """
 
-import ctypes
-import mmap
 import os
 from functools import cache
 from types import SimpleNamespace
@@ -18,7 +16,7 @@ from comfy.ldm.modules.attention import optimized_attention
 
 from ..errors import ModelFileBroken
 
-__all__ = ["attention", "compute_dtype", "fill", "forget_pages", "place", "quantize", "read"]
+__all__ = ["attention", "compute_dtype", "fill", "place", "place_strays", "quantize", "read"]
 
 attention = optimized_attention
 
@@ -29,7 +27,6 @@ LAYERS = {
     )
 }  # fmt: skip
 MARKER = ".comfy_quant"
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -72,19 +69,9 @@ def mapped_class(base: type, root: bool = False) -> type:
 
 
 def place(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move to `device` what is not there; to the CPU nothing is copied that the mapped file has.
-
-    New parameters replace the old ones: torch forbids setting the data of a tensor that was made outside
-    inference_mode inside it, and the other way round.
-    """
+    """Move to `device` what is not there; back on the CPU it is the file's again, not a copy."""
     for it in module.modules():
-        for name, value in it._parameters.items():
-            if value is not None and value.device != device:
-                there = it.mapped[name] if device.type == "cpu" else value.to(device)
-                it._parameters[name] = torch.nn.Parameter(there, requires_grad=False)
-        for name, value in it._buffers.items():
-            if value is not None and value.device != device:
-                it._buffers[name] = value.to(device)
+        place_own(it, device)
     return module
 
 
@@ -92,12 +79,21 @@ def place_strays(module: torch.nn.Module, device: torch.device):
     """Move what the host leaves behind when it loads a model in part: whatever is not in one of its layers."""
     for it in module.modules():
         if not hasattr(it, "comfy_cast_weights"):
-            for name, value in it._parameters.items():
-                if value is not None and value.device != device:
-                    it._parameters[name] = torch.nn.Parameter(value.to(device), requires_grad=False)
-        for name, value in it._buffers.items():
-            if value is not None and value.device != device:
-                it._buffers[name] = value.to(device)
+            place_own(it, device)
+
+
+def place_own(module: torch.nn.Module, device: torch.device):
+    for name, value in [*module._parameters.items(), *module._buffers.items()]:
+        if value is None or value.device == device:
+            continue
+        there = module.mapped[name] if device.type == "cpu" else value.to(device)
+        if name in module._buffers:
+            module._buffers[name] = there
+        elif device.type == "cpu":
+            module._parameters[name] = there
+        else:
+            # A new one: torch forbids setting the data of a tensor from outside of inference_mode inside it.
+            module._parameters[name] = torch.nn.Parameter(there, requires_grad=False)
 
 
 def quantized_layers(dtype: torch.dtype, full_precision: bool):
@@ -153,41 +149,18 @@ def fill(
                 old.bias = None
     module.load_state_dict(dict(tensors), strict=True, assign=True)
     module.requires_grad_(False)
+    for name, value in buffers.items():
+        parent, _, child = name.rpartition(".")
+        module.get_submodule(parent)._buffers[child] = value
     for it in module.modules():
         if not hasattr(it, "comfy_cast_weights"):
             for name, value in it._parameters.items():
                 if value is not None and value.dtype != dtype and value.is_floating_point():
                     it._parameters[name] = torch.nn.Parameter(value.to(dtype), requires_grad=False)
-        if it is module or any(value is not None for value in it._parameters.values()):
-            it.mapped = {name: value.detach() for name, value in it._parameters.items() if value is not None}
+        it.mapped = {**it._parameters, **it._buffers}
+        if it is module or it.mapped:
             it.__class__ = mapped_class(type(it), root=it is module)
-    for name, value in buffers.items():
-        parent, _, child = name.rpartition(".")
-        module.get_submodule(parent)._buffers[child] = value
     if empty := [name for name, value in [*module.named_parameters(), *module.named_buffers()] if value.is_meta]:
         raise RuntimeError(f"{type(module).__name__} has no values for {empty}")
     module.compute_dtype = dtype
     return module.eval()
-
-
-def forget_pages(module: torch.nn.Module, path: str):
-    """Give back the page cache of a file whose weights are on a device: on unified memory they would count twice.
-
-    The mapping stays; a page that is touched again is read again.
-    """
-    regions = set()
-    for it in module.modules():
-        for value in getattr(it, "mapped", {}).values():
-            storage = getattr(value, "_qdata", value).untyped_storage()
-            regions.add((storage.data_ptr(), storage.nbytes()))
-    for start, length in regions:
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        if length > mmap.PAGESIZE:
-            LIBC.madvise(
-                ctypes.c_void_p(first), ctypes.c_size_t(start + length - first), ctypes.c_int(mmap.MADV_DONTNEED)
-            )
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)

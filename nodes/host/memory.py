@@ -5,7 +5,6 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import comfy.model_patcher
 import psutil
@@ -15,6 +14,7 @@ from comfy.patcher_extension import CallbacksMP
 
 from ..errors import NotEnoughMemory
 from ..settings import local
+from . import pages
 from .layers import place, place_strays
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,8 @@ def load(parts: Sequence[Part], activations: int, what: str):
         log.info("%s: %.1f of %.1f GB fit; the host keeps a part off the device.", what, free / GB, weights / GB)
     # The host trusts CUDA's figure, which on unified memory leaves out what the page cache would give back.
     model_management.load_models_gpu(patchers, memory_required=activations, force_full_load=unified)
+    if unified and weights:
+        pages.forget(file for part in parts for file in pages.weight_files(part.path))
 
 
 def unload(part: Part):
@@ -107,12 +109,8 @@ def unload(part: Part):
 
 def identity(*paths: str) -> tuple:
     """What tells one set of files from another, and a file from its changed self."""
-    found = []
-    for path in map(Path, paths):
-        for file in sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]:
-            facts = file.stat()
-            found.append((str(file), facts.st_size, facts.st_mtime_ns))
-    return tuple(found)
+    found = [(str(file), file.stat()) for path in paths for file in pages.weight_files(path)]
+    return tuple((name, facts.st_size, facts.st_mtime_ns) for name, facts in found)
 
 
 class Handle:

@@ -1,0 +1,162 @@
+"""Opening LTX-2 files: the published names at full size on meta, both kinds of files, and every wrong one."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import configs, ltx2
+from tiny.names import to_diffusers
+from xavi9videos.nodes.errors import ModelFileBroken, WrongModelFile
+from xavi9videos.nodes.ltx2 import checkpoint, config
+from xavi9videos.nodes.ltx2.checkpoint import LTX2
+
+log = logging.getLogger(__name__)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for weights in ("fp8", "bf16", "fp32"):
+        ltx2.write_checkpoint(folder / f"ltx-2-distilled-{weights}.safetensors", weights=weights)
+    ltx2.write_checkpoint(folder / "ltx-2-dev.safetensors", kind="dev", weights="bf16")
+    ltx2.write_folder(folder / "LTX-2")
+    return folder
+
+
+@pytest.mark.parametrize("weights, count", [("bf16", 4052), ("fp8", 6404)])
+def test_the_published_19b_file_fits_diffusers_name_for_name(weights, count):
+    published = ltx2.published_keys(weights)
+    assert len(published) == count
+    names = checkpoint.split(published)
+    width = published["text_embedding_projection.aggregate_embed.weight"][1]
+    modules = checkpoint.skeletons(config.described({}), width)
+    scales = mapped = 0
+    for component, module in modules.items():
+        given = {new: published[old] for new, old in names[component].items()}
+        checkpoint.check_component("published", module, given, published)
+        scales += sum(name.endswith(("weight_scale", "input_scale")) for name in given)
+        mapped += len(given)
+    dropped = [name for name in published if to_diffusers(name) is None]
+    log.info("%s: %d tensors, %d on modules, of them %d scales, %d that diffusers drops",
+             weights, count, mapped, scales, len(dropped))
+    assert scales == (2 * 1176 if weights == "fp8" else 0)
+    assert mapped + len(dropped) == count
+    parameters = sum(it.numel() for it in modules["transformer"].parameters())
+    assert 18.8e9 < parameters < 18.95e9
+
+
+def test_the_published_config_says_what_we_assume_without_one():
+    published = {"config": json.dumps(configs.published_config())}
+    for kind in (config.transformer, config.vae, config.audio_vae, config.vocoder):
+        assert kind(config.described(published)) == kind(config.described({}))
+
+
+def test_every_name_is_the_one_that_the_published_conversion_gives():
+    names = {old: (part, new) for part, of in checkpoint.split(ltx2.published_keys()).items() for new, old in of.items()}
+    assert names == {key: place for key in ltx2.published_keys() if (place := to_diffusers(key))}
+
+
+def settings(module):
+    """A module's configuration, lists and tuples alike; None and nothing are the same."""
+    plain = json.loads(json.dumps(dict(module.config)))
+    return {name: value for name, value in plain.items() if name[0] != "_" and value is not None}
+
+
+def test_a_folder_and_a_file_hold_the_same(files):
+    file, folder = LTX2(str(files / "ltx-2-dev.safetensors")), LTX2(str(files / "LTX-2"))
+    for one, other in zip(file.parts, folder.parts, strict=True):
+        assert settings(one.module) == settings(other.module)
+        left, right = one.module.state_dict(), other.module.state_dict()
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_fp8_stays_fp8_and_mapped(files):
+    model = LTX2(str(files / "ltx-2-distilled-fp8.safetensors"))
+    layers = dict(model.transformer.module.named_modules())
+    quantized = [name for name, it in layers.items() if hasattr(getattr(it, "weight", None), "_qdata")]
+    assert len(quantized) == 56
+    stored = load_file(files / "ltx-2-distilled-fp8.safetensors")
+    one = layers["transformer_blocks.1.attn1.to_q"].weight
+    assert one._qdata.dtype == torch.float8_e4m3fn
+    name = "model.diffusion_model.transformer_blocks.1.attn1.to_q.weight"
+    assert torch.equal(one._qdata.view(torch.uint8), stored[name].view(torch.uint8))
+    assert float(one._params.scale) == float(stored[name + "_scale"])
+
+
+def test_bf16_can_become_fp8_on_loading(files):
+    plain = LTX2(str(files / "ltx-2-distilled-bf16.safetensors"))
+    small = LTX2(str(files / "ltx-2-distilled-bf16.safetensors"), "fp8")
+    assert small.transformer.patcher.model_size() < 0.9 * plain.transformer.patcher.model_size()
+    weights = (it.transformer.module.transformer_blocks[1].attn1.to_q.weight for it in (plain, small))
+    one, other = (it.dequantize() if hasattr(it, "_qdata") else it for it in weights)
+    assert 0 < (one - other).norm() / one.norm() < 0.05
+    assert not hasattr(small.transformer.module.transformer_blocks[0].attn1.to_q.weight, "_qdata")
+
+
+def broken(files, tmp_path, change):
+    tensors = load_file(files / "ltx-2-distilled-fp8.safetensors")
+    path = tmp_path / "changed.safetensors"
+    change(tensors)
+    from safetensors import safe_open
+
+    with safe_open(files / "ltx-2-distilled-fp8.safetensors", "pt") as file:
+        save_file(tensors, path, file.metadata())
+    return str(path)
+
+
+MODEL = "model.diffusion_model."
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda it: it.pop(MODEL + "transformer_blocks.3.ff.net.2.bias"),
+     r"missing 1 \(transformer_blocks\.3\.ff\.net\.2\.bias\)\. It looks like LTX-2"),
+    (lambda it: it.update({"vae.decoder.more.weight": torch.zeros(1)}), r"extra 1 \(decoder\.more\.weight\)"),
+    (lambda it: it.update({MODEL + "proj_out.bias": torch.zeros(7)}),
+     r"mis-shaped 1 \(proj_out\.bias \(7,\) instead of \(128,\)\)"),
+    (lambda it: [it.pop(key) for key in list(it) if key.endswith("_scale")], r"56 FP8 weights have no scale"),
+    (lambda it: [it.pop(key) for key in list(it) if "audio" in key], r"It looks like LTX-Video 0\.9"),
+    (lambda it: it.pop("text_embedding_projection.aggregate_embed.weight"), r"text_proj_in"),
+    (lambda it: it.update({MODEL + "prompt_adaln_single.linear.bias": torch.zeros(1)}), r"It looks like LTX-2\.3"),
+])  # fmt: skip
+def test_a_file_that_does_not_fit_says_why(files, tmp_path, change, words):
+    with pytest.raises(WrongModelFile, match=words):
+        LTX2(broken(files, tmp_path, change))
+
+
+@pytest.mark.parametrize("keys, kind", [
+    (["cond_stage_model.transformer.a", MODEL + "input_blocks.0.0.weight"], "Stable Diffusion 1.5"),
+    (["conditioner.embedders.1.model.a", MODEL + "input_blocks.0.0.weight"], "Stable Diffusion XL"),
+    ([MODEL + "input_blocks.1.0.time_stack.a"], "Stable Video Diffusion"),
+    (["model.layers.0.pre_feedforward_layernorm.weight"], "Gemma 3"),
+    (["diffusion_model.transformer_blocks.0.attn1.to_q.lora_A.weight"], "a LoRA"),
+    (["a.b"], "no model that this pack knows"),
+])  # fmt: skip
+def test_another_model_is_named(tmp_path, keys, kind):
+    path = tmp_path / "other.safetensors"
+    save_file({key: torch.zeros(1) for key in keys}, path)
+    with pytest.raises(WrongModelFile, match=f"It looks like {kind}"):
+        LTX2(str(path))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.00001, 0.5, 0.999])
+def test_a_truncated_file_says_so(files, tmp_path, share):
+    whole = (files / "ltx-2-distilled-fp8.safetensors").read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ModelFileBroken, match="cut short"):
+        LTX2(str(path))
+
+
+def test_a_folder_of_another_pipeline_says_so(files, tmp_path):
+    shutil.copytree(files / "LTX-2", tmp_path / "other")
+    path = tmp_path / "other" / "vae" / "config.json"
+    path.write_text(path.read_text().replace("AutoencoderKLLTX2Video", "AutoencoderKL"))
+    with pytest.raises(WrongModelFile, match="AutoencoderKLLTX2Video is needed. It looks like AutoencoderKL"):
+        LTX2(str(tmp_path / "other"))
+    path.unlink()
+    with pytest.raises(ModelFileBroken, match="config.json"):
+        LTX2(str(tmp_path / "other"))
