@@ -56,7 +56,10 @@ def server(nim, tmp_path_factory):
     """The ComfyHost that all tests share, with this pack, whose Cosmos address is nim's."""
     from comfy_host import ComfyHost
     from samples import put_samples
+    from tiny.models import put_models
 
-    with ComfyHost(tmp_path_factory.mktemp("comfy"), env={"COSMOS_NIM_URL": nim.url}) as host:
+    base = tmp_path_factory.mktemp("comfy")
+    put_models(base / "models")
+    with ComfyHost(base, env={"COSMOS_NIM_URL": nim.url}) as host:
         put_samples(host.base)
         yield host

@@ -3,6 +3,7 @@
 The weights stay in the mapped file for as long as they are not on another device.
 """
 
+import logging
 import os
 from functools import cache
 from types import SimpleNamespace
@@ -26,6 +27,8 @@ LAYERS = {
         "Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "LayerNorm", "GroupNorm", "RMSNorm", "Embedding",
     )
 }  # fmt: skip
+log = logging.getLogger(__name__)
+
 MARKER = ".comfy_quant"
 
 
@@ -35,6 +38,7 @@ def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     What marks FP8 layers (metadata, or the older `scaled_fp8` tensor) has become the host's own marker,
     `<layer>.comfy_quant`. Raises ModelFileBroken.
     """
+    log.info("Opening %s", path)
     try:
         tensors, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
         return comfy.utils.convert_old_quants(tensors, metadata=metadata or {})

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ from .layers import place, place_strays
 log = logging.getLogger(__name__)
 
 GB = 1e9
+SECONDS_TO_UNLOAD = 5
 
 
 class Holder(torch.nn.Module):
@@ -51,11 +53,14 @@ class Part:
             holder, model_management.get_torch_device(), model_management.unet_offload_device()
         )
         self.base.add_callback(CallbacksMP.ON_LOAD, lambda patcher, device, *_: place_strays(patcher.model, device))
-        self.base.add_callback(CallbacksMP.ON_DETACH, lambda *_: drop_unused())
+        self.base.add_callback(CallbacksMP.ON_DETACH, lambda *_: drop_unused_later())
 
     @property
-    def loaded(self) -> bool:
-        return self.patcher.loaded_size() > 0
+    def entries(self) -> list[int]:
+        """Where the host's list of loaded models has it, the last place first."""
+        models = [loaded.model for loaded in model_management.current_loaded_models]
+        places = [index for index, it in enumerate(models) if it is not None and it.model is self.base.model]
+        return places[::-1]
 
 
 def on_unified_memory(device: torch.device) -> bool:
@@ -100,10 +105,9 @@ def load(parts: Sequence[Part], activations: int, what: str):
 
 def unload(part: Part):
     """Take a part off the device now, and out of the host's list."""
-    for index, loaded in reversed(list(enumerate(model_management.current_loaded_models))):
-        if getattr(loaded.model, "model", None) is part.base.model:
-            loaded.model_unload()
-            model_management.current_loaded_models.pop(index)
+    for index in part.entries:
+        model_management.current_loaded_models[index].model_unload()
+        model_management.current_loaded_models.pop(index)
     model_management.soft_empty_cache()
 
 
@@ -122,7 +126,8 @@ class Handle:
 
     def __init__(self, identity: tuple, build: Callable):
         self.identity, self.build = identity, build
-        _handles.add(self)
+        with _lock:
+            _handles.add(self)
         weakref.finalize(self, drop_unused)
 
     @property
@@ -138,6 +143,8 @@ class Handle:
 
 _models: dict[tuple, object] = {}
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+# A finalizer may run in the middle of anything, in its thread.
+_lock = threading.RLock()
 
 
 def free(identity: tuple):
@@ -150,11 +157,19 @@ def free(identity: tuple):
 
 
 def drop_unused():
-    """Close the files of models that no handle asks for and that are on no device.
+    """Close the files of models that no handle asks for and that the host has not loaded.
 
     That is how "free model and node cache" reaches us: the host unloads the models, then drops the loaders' results.
     """
-    wanted = {handle.identity for handle in _handles}
-    for it in list(_models):
-        if it not in wanted and not any(part.loaded for part in _models[it].parts):
-            del _models[it]
+    with _lock:
+        wanted = {handle.identity for handle in _handles}
+        for it in list(_models):
+            if it not in wanted and not any(part.entries for part in _models[it].parts):
+                del _models[it]
+
+
+def drop_unused_later():
+    """The same, when the host is done: while it unloads a model it needs it, or its worker dies with an error."""
+    timer = threading.Timer(SECONDS_TO_UNLOAD, drop_unused)
+    timer.daemon = True
+    timer.start()

@@ -55,8 +55,9 @@ def test_the_published_config_says_what_we_assume_without_one():
 
 
 def test_every_name_is_the_one_that_the_published_conversion_gives():
-    names = {old: (part, new) for part, of in checkpoint.split(ltx2.published_keys()).items() for new, old in of.items()}
-    assert names == {key: place for key in ltx2.published_keys() if (place := to_diffusers(key))}
+    published = ltx2.published_keys()
+    names = {old: (part, new) for part, of in checkpoint.split(published).items() for new, old in of.items()}
+    assert names == {key: place for key in published if (place := to_diffusers(key))}
 
 
 def settings(module):

@@ -2,6 +2,7 @@
 
 import gc
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +11,8 @@ import torch
 from tiny.ltx2 import write_checkpoint, write_lora
 from xavi9videos.nodes.errors import LoRANotUsable, NotEnoughMemory
 from xavi9videos.nodes.host import memory
-from xavi9videos.nodes.ltx2 import sampling
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
-from xavi9videos.nodes.ltx2.text_encoder import Conditioning
 
-SHOT = sampling.Shot(64, 64, 9, 25)
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
@@ -113,7 +111,7 @@ def test_fp8_is_unloaded_inside_and_outside_of_inference_mode(files, inside):
         memory.load([model.transformer], 0, "test")
     with torch.inference_mode(inside):
         memory.unload(model.transformer)
-    assert not model.transformer.loaded
+    assert not model.transformer.entries
 
 
 SPELLINGS = ("trainer", "diffusers", "bare", "kohya")
@@ -221,8 +219,10 @@ def test_on_a_card_weights_that_do_not_fit_are_the_hosts_business(spark):
 
 
 def test_a_model_lives_as_long_as_someone_asks_for_it_or_it_is_loaded(files):
+    path = str(files / "fp8.safetensors")
+
     def handle():
-        return memory.Handle(memory.identity(str(files / "fp8.safetensors")), lambda: LTX2(str(files / "fp8.safetensors")))
+        return memory.Handle(memory.identity(path), lambda: LTX2(path))
 
     first = handle()
     opened = first.model
@@ -238,6 +238,22 @@ def test_a_model_lives_as_long_as_someone_asks_for_it_or_it_is_loaded(files):
     del opened, kept
     gc.collect()
     assert gone() is None
+
+
+def test_the_host_can_unload_a_model_that_nobody_asks_for(files, monkeypatch):
+    monkeypatch.setattr(memory, "SECONDS_TO_UNLOAD", 0.2)
+    path = str(files / "fp8.safetensors")
+    handle = memory.Handle(memory.identity(path), lambda: LTX2(path))
+    opened = memory.weakref.ref(handle.model)
+    memory.load([opened().transformer, opened().vae], 0, "test")
+    del handle
+    gc.collect()
+    # It holds its models by weak references, and its worker would die when one goes meanwhile.
+    memory.model_management.unload_all_models()
+    limit = time.monotonic() + 5
+    while opened() is not None and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert opened() is None
 
 
 def test_one_local_model_at_a_time(files):

@@ -1,0 +1,250 @@
+"""LTX-2 through POST /prompt of a real server, on tiny weights in the published formats."""
+
+import copy
+import json
+import re
+import time
+from pathlib import Path
+
+import av
+import pytest
+from clips import packets, probe
+from comfy_host import ComfyHost, PromptRejected
+from tiny import gemma
+from tiny.models import put_models
+
+DISTILLED = "ltx-2-19b-distilled-fp8.safetensors"
+GEMMA = "gemma_3_12B_it_fp8_scaled.safetensors"
+GRAPH = {
+    "load": {"class_type": "Xavi9LTX2Loader", "inputs": {
+        "checkpoint": DISTILLED, "text_encoder": GEMMA, "weights": "auto"}},
+    "text": {"class_type": "Xavi9LTX2TextEncode", "inputs": {
+        "model": ["load", 0], "prompt": "A red fox runs through snow.", "negative_prompt": ""}},
+    "sample": {"class_type": "Xavi9LTX2Sampler", "inputs": {
+        "model": ["load", 0], "conditioning": ["text", 0], "width": 96, "height": 64, "frames": 9, "fps": 25,
+        "schedule": "distilled", "steps": 0, "guidance_scale": 0.0, "seed": 1}},
+    "decode": {"class_type": "Xavi9LTX2Decode", "inputs": {
+        "model": ["load", 0], "latents": ["sample", 0], "tiling": "auto"}},
+    "save": {"class_type": "Xavi9VideoSave", "inputs": {
+        "video": ["decode", 0], "filename_prefix": "ltx2/video", "format": "auto", "save_to": "output"}},
+}  # fmt: skip
+
+
+def graph(*more: dict, **inputs) -> dict:
+    """GRAPH with these inputs, as node_input=value, and with more nodes."""
+    made = copy.deepcopy(GRAPH)
+    for nodes in more:
+        made |= nodes
+    for name, value in inputs.items():
+        node, _, key = name.partition("_")
+        made[node]["inputs"][key] = value
+    return made
+
+
+def run(host: ComfyHost, prompt: dict) -> Path:
+    """The file that a graph saves. Fails with the node's error."""
+    entry = host.run(prompt)
+    assert not (error := host.error(entry)), error["exception_message"]
+    [path] = host.files(entry)
+    return path
+
+
+def picture(path: Path) -> tuple[int, int, int, int]:
+    """Width, height, frames and frames per second, by ffprobe."""
+    video = probe(path)["video"]
+    return video["width"], video["height"], int(video["nb_read_frames"]), int(video["r_frame_rate"].removesuffix("/1"))
+
+
+def fails(host: ComfyHost, prompt: dict) -> str:
+    """The words that a graph dies with, where it runs at all."""
+    error = host.error(host.run(prompt))
+    assert error
+    return error["exception_message"]
+
+
+def refused(host: ComfyHost, prompt: dict) -> str:
+    with pytest.raises(PromptRejected) as caught:
+        host.post(prompt)
+    assert caught.value.status == 400
+    return json.dumps(caught.value.body)
+
+
+def opened(host: ComfyHost) -> int:
+    """How many weight files have been opened, by the log."""
+    return host.log().count("Opening ")
+
+
+def encoders(host: ComfyHost) -> int:
+    return host.log().count("Requested to load Gemma3TextModel")
+
+
+@pytest.mark.parametrize("width, height, frames, fps", [(250, 150, 20, 24), (96, 64, 1, 50), (64, 100, 17, 25)])
+def test_people_get_exactly_what_they_asked_for(server, width, height, frames, fps):
+    path = run(server, graph(sample_width=width, sample_height=height, sample_frames=frames, sample_fps=fps))
+    assert picture(path) == (width, height, frames, fps)
+    with av.open(str(path)) as container:
+        sound = container.streams.audio[0]
+        heard = sum(frame.samples for frame in container.decode(sound))
+        assert sound.rate == 24000
+    # AAC comes in packets of 1024 samples.
+    assert frames / fps * 24000 <= heard + 1024 and heard <= frames / fps * 24000 + 2048
+
+
+def test_the_same_seed_is_the_same_video_bit_for_bit(server, uncached):
+    first = run(server, graph())
+    server.free(free_memory=True)
+    again = run(server, graph(save_filename_prefix="ltx2/again"))
+    other = run(server, graph(sample_seed=2))
+    one, same, another = ([packets(path, kind) for kind in ("video", "audio")] for path in (first, again, other))
+    assert one == same
+    assert one[0] != another[0] and one[1] != another[1]
+
+
+@pytest.mark.parametrize("loader", [
+    {"load_checkpoint": "ltx-2-19b-distilled.safetensors", "load_text_encoder": "gemma-3-12b-it"},
+    {"load_checkpoint": "LTX-2", "load_text_encoder": "LTX-2/text_encoder", "sample_schedule": "dev",
+     "sample_steps": 2},
+    {"load_weights": "bf16"}, {"load_weights": "fp8", "load_checkpoint": "ltx-2-19b-distilled.safetensors"},
+])  # fmt: skip
+def test_every_kind_of_file_works(server, loader):
+    assert picture(run(server, graph(**loader))) == (96, 64, 9, 25)
+
+
+IMAGE = {"image": {"class_type": "LoadImage", "inputs": {"image": "example.png"}}}
+
+
+@pytest.mark.parametrize("images", [("first_image",), ("last_image",), ("first_image", "last_image")])
+def test_images_steer_the_video(server, images):
+    links = {f"sample_{name}": ["image", 0] for name in images}
+    plain, steered = run(server, graph()), run(server, graph(IMAGE, **links, sample_image_strength=0.9))
+    assert plain.read_bytes() != steered.read_bytes()
+
+
+def test_a_second_stage_doubles_the_size_that_was_asked_for(server):
+    upscale = {"up": {"class_type": "Xavi9LTX2Upscale", "inputs": {
+        "model": ["load", 0], "conditioning": ["text", 0], "latents": ["sample", 0], "seed": 3,
+        "upscaler": "ltx-2-spatial-upscaler-x2-1.0.safetensors"}}}  # fmt: skip
+    size = {"sample_width": 96, "sample_height": 70}
+    for nodes, links in (({}, {}), (IMAGE, {"sample_first_image": ["image", 0]})):
+        path = run(server, graph(upscale, nodes, **size, **links, decode_latents=["up", 0]))
+        assert picture(path) == (192, 140, 9, 25)
+
+
+def test_only_a_new_seed_opens_no_file_and_loads_no_text_encoder(server, uncached):
+    run(server, graph(text_prompt="Only the seed changes."))
+    before = opened(server), encoders(server)
+    run(server, graph(text_prompt="Only the seed changes.", sample_seed=99))
+    assert (opened(server), encoders(server)) == before
+    run(server, graph(text_prompt="The prompt changes."))
+    assert (opened(server), encoders(server)) == (before[0] + 1, before[1] + 1)
+
+
+def memory_of(host: ComfyHost) -> tuple[int, int]:
+    """RssAnon and RssFile of the server, in bytes."""
+    status = Path(f"/proc/{host.process.pid}/status").read_text()
+    return tuple(int(re.search(rf"{name}:\s+(\d+)", status)[1]) * 1024 for name in ("RssAnon", "RssFile"))
+
+
+def mapped(host: ComfyHost) -> set[str]:
+    """The weight files that the server has mapped."""
+    names = re.findall(r"\S+\.safetensors", Path(f"/proc/{host.process.pid}/maps").read_text())
+    return {Path(name).name for name in names}
+
+
+def settle(host: ComfyHost):
+    """The host frees after a prompt, before the next one: run one that needs no model."""
+    image = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": time.time_ns()
+                                                    % 1000}}  # fmt: skip
+    host.run({"1": image, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
+
+
+def test_unloaded_means_gone(server, uncached):
+    run(server, graph())
+    assert mapped(server) == {DISTILLED}, "the text encoder is closed after it was used"
+    loaded, _ = memory_of(server)
+    weights = (server.base / "models" / "checkpoints" / DISTILLED).stat().st_size
+    server.free(unload_models=True)
+    settle(server)
+    assert memory_of(server)[0] <= loaded + 0.05 * weights
+    assert mapped(server) == {DISTILLED}, "a loader's result still asks for it"
+    server.free(unload_models=True, free_memory=True)
+    settle(server)
+    assert mapped(server) == set()
+    run(server, graph())
+
+
+def test_an_interrupt_ends_it_within_a_step_and_the_next_prompt_runs(server):
+    with server.events() as events:
+        prompt = server.post(graph(sample_width=768, sample_height=512, sample_frames=121, sample_seed=5))
+        while not any(it["type"] == "progress" and it["data"]["node"] == "sample" for it in events):
+            time.sleep(0.05)
+        began = time.monotonic()
+        server.interrupt()
+        entry = server.wait(prompt)
+        took = time.monotonic() - began
+        steps = max(it["data"]["value"] for it in events if it["type"] == "progress")
+    assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+    assert steps < 8 and took < 3
+    run(server, graph())
+
+
+@pytest.mark.parametrize("inputs, words", [
+    ({"load_checkpoint": "none.safetensors"}, r"none\.safetensors is not in .*checkpoints.*download_models\.sh ltx2"),
+    ({"load_text_encoder": "no-gemma"}, r"no-gemma is not in .*text_encoders"),
+    ({"load_checkpoint": "../../input/example.png"}, r"is not in"),
+    ({"sample_steps": 20}, r"distilled schedule has 8 steps, and steps is 20"),
+    ({"sample_frames": 0}, r"frames"), ({"sample_width": 0}, r"width"), ({"sample_fps": 0}, r"fps"),
+    ({"text_prompt": "  "}, r"The prompt is empty"),
+])  # fmt: skip
+def test_bad_input_is_refused_before_anything_runs(server, inputs, words):
+    assert re.search(words, refused(server, graph(**inputs)))
+
+
+def test_bad_files_are_named_and_the_next_prompt_runs(server):
+    models = server.base / "models"
+    whole = (models / "checkpoints" / DISTILLED).read_bytes()
+    (models / "checkpoints" / "cut.safetensors").write_bytes(whole[:200_000])
+    gemma.write_file(models / "text_encoders" / "small.safetensors", layers=3)
+    (models / "checkpoints" / "gemma.safetensors").write_bytes((models / "text_encoders" / GEMMA).read_bytes())
+    try:
+        assert "cut short" in fails(server, graph(load_checkpoint="cut.safetensors"))
+        assert "It looks like Gemma 3" in fails(server, graph(load_checkpoint="gemma.safetensors"))
+        assert "the checkpoint takes 1568" in fails(server, graph(load_text_encoder="small.safetensors"))
+        assert "up to 1024" in fails(server, graph(text_prompt="word " * 5000))
+        lora = {"lora": {"class_type": "Xavi9LTX2LoRA", "inputs": {
+            "model": ["load", 0], "lora": "ltx2-test-lora.safetensors", "strength": 0.2}}}  # fmt: skip
+        run(server, graph(lora, sample_model=["lora", 0]))
+    finally:
+        for name in ("checkpoints/cut", "checkpoints/gemma", "text_encoders/small"):
+            (models / f"{name}.safetensors").unlink()
+    run(server, graph())
+
+
+def test_images_that_cannot_be_used_are_refused_and_alpha_is_not(server):
+    batch = {"image": {"class_type": "RepeatImageBatch", "inputs": {"image": ["one", 0], "amount": 3}},
+             "one": IMAGE["image"]}  # fmt: skip
+    assert "it is a batch of 3" in fails(server, graph(batch, sample_first_image=["image", 0]))
+    alpha = {"image": {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["one", 0], "alpha": ["one", 1]}},
+             "one": IMAGE["image"]}  # fmt: skip
+    run(server, graph(alpha, sample_first_image=["image", 0]))
+
+
+def test_too_large_is_out_of_memory_with_numbers_and_the_next_prompt_runs(server):
+    words = fails(server, graph(sample_width=4096, sample_height=4096, sample_frames=1009))
+    assert re.search(r"needs about [\d.]+ GB of memory, and [\d.]+ GB are free.*Reduce the resolution or frames", words)
+    run(server, graph())
+
+
+def test_latents_of_another_kind_are_refused(server):
+    empty = {"empty": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}}}
+    assert "not picture and sound" in fails(server, graph(empty, decode_latents=["empty", 0]))
+
+
+def test_with_the_other_cache_and_the_default_attention(tmp_path):
+    """--cache-classic keeps what a prompt does not use; --cpu alone takes sub-quadratic attention."""
+    put_models(tmp_path / "models")
+    with ComfyHost(tmp_path, args=["--cache-classic"]) as host:
+        run(host, graph())
+        before = opened(host), encoders(host)
+        run(host, graph(sample_seed=2))
+        assert (opened(host), encoders(host)) == before
