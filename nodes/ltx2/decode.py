@@ -11,14 +11,13 @@ from ..errors import LatentsNotUsable
 from ..host import memory, progress
 from ..video.lazy import LazyVideo
 from .checkpoint import LTX2
-from .sampling import GRID, SCALE_T, Shot
+from .sampling import AUDIO_PER_SECOND, GRID, SCALE_T, Shot
 from .stream import decode_stream, needed_bytes
 
 log = logging.getLogger(__name__)
 
 # Latent pixels of a tile and of its overlap: 512 and 128 pixels of the picture.
 TILES = (16, 4)
-LATENTS_PER_SECOND = 25  # of the sound: 16000 Hz / a hop of 160 / a compression of 4
 RATES = (24, 25, 30, 48, 50, 60)
 
 
@@ -29,7 +28,7 @@ def shot_of(video: torch.Tensor, audio: torch.Tensor) -> Shot:
     """
     frames = (video.shape[2] - 1) * SCALE_T + 1
     # ComfyUI rounds the sound's length up, diffusers to the nearest.
-    rate = min(RATES, key=lambda fps: abs(frames / fps * LATENTS_PER_SECOND - audio.shape[2]))
+    rate = min(RATES, key=lambda fps: abs(frames / fps * AUDIO_PER_SECOND - audio.shape[2]))
     return Shot(video.shape[4] * GRID, video.shape[3] * GRID, frames, rate)
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 GRID = 32  # pixels of one latent in each direction
 SCALE_T = 8  # frames of one latent, after the first
+AUDIO_PER_SECOND = 25  # latents of the sound: 16000 Hz / a hop of 160 / a compression of 4
 IMAGE_CRF = 33  # Lightricks trained on images that went through H.264 at this quality (ltx-pipelines, media_io)
 DISTILLED_STEPS = 8
 # Lightricks/LTX-2, scheduler/scheduler_config.json.
@@ -53,8 +54,9 @@ class Shot:
 
     @property
     def grid_frames(self) -> int:
-        """frames rounded up to 8k + 1."""
-        return -(-(self.frames - 1) // SCALE_T) * SCALE_T + 1
+        """frames rounded up to 8k + 1, and to where the sound has one latent at least."""
+        frames = -(-(self.frames - 1) // SCALE_T) * SCALE_T + 1
+        return frames if round(frames / self.fps * AUDIO_PER_SECOND) else frames + SCALE_T
 
     def image(self, image: torch.Tensor) -> PIL.Image.Image:
         """An IMAGE at the size of the grid: what Decode cuts off again repeats its edge."""
@@ -62,6 +64,10 @@ class Shot:
         right, bottom = width - self.width, height - self.height
         pixels = np.asarray(fitted(image, (self.width, self.height)))
         return PIL.Image.fromarray(np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode="edge"))
+
+    @property
+    def text_only(self) -> bool:
+        return self.first_image is None and self.last_image is None
 
     @property
     def doubled(self) -> "Shot":
@@ -121,11 +127,15 @@ def padded(states: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
 
 
 def activation_bytes(model: LTX2, shot: Shot, plan: Schedule) -> int:
-    """The most that a step holds beside the weights: measured on the real class, in values per token and width."""
+    """The most that a step holds beside the weights.
+
+    Live tensors of the 19B class on the meta device: 18 values per token and width, and 41 where an image gives each
+    token a timestep of its own; the connectors hold the padded states three times.
+    """
     width, height = shot.grid_size
     tokens = (width // GRID) * (height // GRID) * ((shot.grid_frames - 1) // SCALE_T + 1)
     it = model.transformer.module.config
-    values = tokens * it.num_attention_heads * it.attention_head_dim * (40 if shot.first_image is not None else 20)
+    values = tokens * it.num_attention_heads * it.attention_head_dim * (20 if shot.text_only else 45)
     text = MAX_TOKENS * model.text_width * 3
     batch = 2 if plan.guidance_scale > 1 else 1
     return batch * model.dtype.itemsize * (values + text)
@@ -148,8 +158,7 @@ def denoise(
     the clean video so far. Raises NotEnoughMemory; ComfyUI's interrupt passes through.
     """
     parts = [model.connectors, model.transformer]
-    images = [it for it in (shot.first_image, shot.last_image) if it is not None]
-    if images:
+    if not shot.text_only:
         parts.append(model.vae)
     batch = 2 if plan.guidance_scale > 1 else 1
     needed = activation_bytes(model, shot, plan)
@@ -158,7 +167,7 @@ def denoise(
     room = memory.free_bytes(device) - needed - model.transformer.patcher.model_size() > keep
     memory.load(parts, needed + (keep if room else 0), f"LTX-2 at {shot.width}x{shot.height}, {shot.frames} frames")
 
-    kind = "text" if not images else "image" if latents is None and plain_image(shot) else "condition"
+    kind = "text" if shot.text_only else "image" if latents is None and plain_image(shot) else "condition"
     pipe = pipeline(model, kind, plan, device)
     width, height = shot.grid_size
     frames = (shot.grid_frames - 1) // SCALE_T + 1

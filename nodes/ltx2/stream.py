@@ -173,16 +173,15 @@ def _pieces(steps: list[_Step], latents: Tensor, chunk: int, poll: Callable, par
             yield run(step.end(), steps[index:])
 
     def move(device):
-        for line in (line for step in steps for line in step.lines):
-            line.to(device)
+        for step in steps:
+            for line in step.lines:
+                line.to(device)
 
     for x in outputs():
         if x is not None:
-            if park:
-                move("cpu")
+            move("cpu" if park else latents.device)
             yield x[0].movedim(0, 1)
-            if park:
-                move(latents.device)
+            move(latents.device)
 
 
 def _spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
@@ -247,17 +246,18 @@ def decode_stream(vae: Module, latents: Tensor, chunk: int = 1, tiles: tuple[int
 
 
 def needed_bytes(vae: Module, height: int, width: int, dtype_size: int, chunk: int = 1) -> int:
-    """About the most memory that decode_stream takes for a picture, or a tile, of so many latent pixels, without tiles.
+    """About what decode_stream needs at once on the device, for a picture or one tile of so many latent pixels.
 
-    Weights, latents and the pieces that were handed out do not count. dtype_size: bytes of a value.
+    Neither weights nor latents count, nor the work space of the device's convolutions. dtype_size: bytes of a value.
     """
     kept = peak = 0
     frames, area = chunk, height * width
     for step in _steps(vae.decoder):
         inputs, outputs = step.conv.in_channels * area, step.conv.out_channels * area
-        # Behind it, and for a shortcut as long as the convolution is late.
+        # What it looks back at; a shortcut waits as long as its convolutions are late.
         kept += inputs * (step.window - 1 + step.ahead)
-        # Itself and for the shortcut, with what is kept, and padded in space; then what comes out, as it is rearranged.
-        peak = max(peak, inputs * (4 * frames + 4) + outputs * frames)
+        # While it runs: its input, for the shortcut too, that with what was kept, padded in space, and its output.
+        # Then that output thrice: as it came, rearranged, and in a sum or as the piece handed out before.
+        peak = max(peak, inputs * (4 * frames + 4) + outputs * frames, inputs * 2 * frames + outputs * 3 * frames)
         frames, area = frames * step.stride[0], area * step.stride[1] * step.stride[2]
     return (kept + peak) * dtype_size
