@@ -1,6 +1,7 @@
 """`make demo`: every shipped workflow through POST /prompt of a real ComfyUI. `make run`: the editor, left open.
 
-The NIM is the loopback stand-in, since the real one needs an NVIDIA GPU and a download of tens of gigabytes.
+The real models need an NVIDIA GPU and downloads of tens of gigabytes: the NIM is the loopback stand-in, and the local
+models are tiny ones in the real file formats, with random weights, at a size that two cores can run.
 """
 
 import argparse
@@ -17,22 +18,34 @@ from comfy_host import ComfyHost
 from nim.loopback import LoopbackNIM
 from samples import put_samples
 from setup_host import REPO
+from tiny.models import lowered, put_models
 
 log = logging.getLogger(__name__)
 
 WORKFLOWS = REPO / "workflows"
 FAMILIES = ("cosmos3", "predict1")
-ROW = "{:<20} {:<9} {:<36} {:>10} {:>6} {:>7} {:>6}  {}"
+TINY = "tiny weights"
+ROW = "{:<20} {:<12} {:<36} {:>14} {:>13} {:>7} {:>6}  {}"
+
+
+def shipped_size(prompt: dict) -> str:
+    """What a graph in API format asks a local model for: width x height x frames."""
+    inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    asked = inputs["Xavi9LTX2Sampler"]
+    times = 2 if "Xavi9LTX2Upscale" in inputs else 1
+    return f"{times * asked['width']}x{times * asked['height']}x{asked['frames']}"
 
 
 def facts(path: Path) -> tuple:
-    """Of a saved video: size, frames, seconds, codec and whether the workflow is inside, read with PyAV."""
+    """Of a saved video: size with frames, seconds, codecs and whether the workflow is inside, read with PyAV."""
     with av.open(str(path)) as container:
         video = container.streams.video[0]
         frames = sum(1 for _ in container.decode(video))
         inside = "workflow" in container.metadata and "prompt" in container.metadata
-        codec = f"{video.codec.canonical_name}, workflow {'inside' if inside else 'MISSING'}"
-        return f"{video.width}x{video.height}", frames, f"{float(container.duration) / av.time_base:.2f}", codec
+        codecs = " + ".join(it.codec.canonical_name for it in (*container.streams.video, *container.streams.audio))
+        seconds = f"{float(container.duration) / av.time_base:.2f}"
+        return (f"{video.width}x{video.height}x{frames}", seconds,
+                f"{codecs}, workflow {'inside' if inside else 'MISSING'}")
 
 
 def run_workflow(host: ComfyHost, name: str, family: str) -> str:
@@ -40,13 +53,14 @@ def run_workflow(host: ComfyHost, name: str, family: str) -> str:
     prompt = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
     workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     started = time.monotonic()
-    entry = host.run(prompt, workflow)
+    entry = host.run(lowered(prompt), workflow)
     if error := host.error(entry):
         raise RuntimeError(f"{name} on {family}: {error['exception_message']}")
     [path] = host.files(entry)
-    size, frames, seconds, codec = facts(path)
+    size, seconds, codecs = facts(path)
     took = f"{time.monotonic() - started:.1f} s"
-    return ROW.format(name, family, str(path.relative_to(REPO)), size, frames, seconds, took, codec)
+    shipped = shipped_size(prompt) if family == TINY else size
+    return ROW.format(name, family, str(path.relative_to(REPO)), shipped, size, seconds, took, codecs)
 
 
 def main():
@@ -55,8 +69,9 @@ def main():
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     log.setLevel(logging.INFO)
-    log.info("Starting ComfyUI on the CPU, and a stand-in for each Cosmos NIM ...")
+    log.info("Starting ComfyUI on the CPU, with tiny models and a stand-in for each Cosmos NIM ...")
     put_samples(REPO / ".demo")
+    put_models(REPO / ".demo" / "models")
     with LoopbackNIM() as text, LoopbackNIM() as video, contextlib.ExitStack() as stack:
         video.mode = "video2world"  # of Predict1, which has a container for each
         addresses = {"COSMOS_TEXT2WORLD_URL": text.url, "COSMOS_VIDEO2WORLD_URL": video.url}
@@ -65,22 +80,25 @@ def main():
         log.info("ComfyUI %s is up.", host.http.get("/system_stats").json()["system"]["comfyui_version"])
         if arguments.open:
             log.info("The editor is at %s - the workflows are under Templates. Ctrl-C ends it.", host.url)
+            log.info("LTX-2 has tiny random weights here and makes noise: set 256x160 and 17 frames before you run it.")
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
             return
         rows = []
         for path in sorted(WORKFLOWS.glob("*.json")):
-            for family in FAMILIES:
-                text.family = video.family = family
+            for family in FAMILIES if path.stem.startswith("cosmos") else [TINY]:
+                if family != TINY:
+                    text.family = video.family = family
                 log.info("Running %s on %s ...", path.stem, family)
                 rows.append(run_workflow(host, path.stem, family))
-    log.info("\n%s", ROW.format("workflow", "family", "file", "size", "frames", "seconds", "took", "codec"))
+    log.info("\n%s", ROW.format("workflow", "family", "file", "shipped as", "run as", "seconds", "took", "codecs"))
     for row in rows:
         log.info("%s", row)
     log.info(
-        "\nA stand-in drew these pictures, or slid over the photograph or clip that it was sent; all else is real "
-        "(ComfyUI,\nthe nodes, the HTTP exchange, the files). Drop a file on the editor (make run) to get its workflow "
-        "back."
+        "\nCosmos: a stand-in drew these pictures, or slid over the photograph or clip that it was sent. LTX-2: tiny "
+        "models with\nrandom weights ran at a small size, so picture and sound are noise. All else is real (ComfyUI, "
+        "the nodes, the HTTP exchange,\nthe model files' formats, the videos). Drop a file on the editor (make run) to "
+        "get its workflow back."
     )
 
 

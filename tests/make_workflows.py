@@ -1,9 +1,10 @@
 """Makes the shipped workflows in the real editor: `.venv/bin/python tests/make_workflows.py [NAME ...]`.
 
 Each description below becomes workflows/NAME.json (the editor's format), workflows/api/NAME.json (what POST /prompt
-takes) and workflows/NAME.jpg (the thumbnail, from a run against the loopback NIM).
+takes) and workflows/NAME.jpg (the thumbnail, from a run against the loopback NIM, or of the graph).
 """
 
+import io
 import json
 import logging
 import sys
@@ -16,8 +17,10 @@ import av
 from comfy_host import ComfyHost
 from editor import Editor
 from nim.loopback import LoopbackNIM
+from PIL import Image
 from samples import put_samples
 from setup_host import REPO
+from tiny.models import put_models
 
 FOLDER = REPO / "workflows"
 PICTURE = REPO / "assets" / "editor.jpg"
@@ -27,13 +30,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Node:
-    """values are by widget name; a widget that is not named keeps its default. Both sizes must fit both renderers."""
+    """values are by widget name; a widget that is not named keeps its default. Both sizes must fit both renderers.
+
+    models: what model() makes, of the files that the values name; the editor offers to download those that are missing.
+    """
 
     type: str
     pos: tuple[int, int]
     size: tuple[int, int]
     values: dict = field(default_factory=dict)
     title: str = ""
+    models: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,12 @@ class Workflow:
     id: str
     nodes: dict[str, Node]
     links: list[tuple[str, str]]
+
+
+def model(directory: str, repository: str, path: str) -> dict:
+    """A published model file as the editor wants it described; directory is ComfyUI's, below models."""
+    url = f"https://huggingface.co/{repository}/resolve/main/{path}"
+    return {"name": path.rsplit("/", 1)[-1], "url": url, "directory": directory}
 
 
 # Nothing in backticks: Nodes 2.0 shows code in a note blue on blue.
@@ -100,6 +113,76 @@ start somewhere else.
 
 {FIND}"""
 
+LTX2 = model("checkpoints", "Lightricks/LTX-2", "ltx-2-19b-distilled-fp8.safetensors")
+GEMMA = model("text_encoders", "Comfy-Org/ltx-2", "split_files/text_encoders/gemma_3_12B_it_fp8_scaled.safetensors")
+UPSCALER = model("latent_upscale_models", "Lightricks/LTX-2", "ltx-2-spatial-upscaler-x2-1.0.safetensors")
+
+LTX2_START = """\
+**1. Get the models.** When one is missing, the editor says so on opening this workflow and has a download button for \
+it. In ComfyUI's folder **models** they belong here: {files}. Then press R.
+"""
+LTX2_FILES = (f"[the checkpoint]({LTX2['url']}), 27 GB, in **checkpoints**; "
+              f"[Gemma 3]({GEMMA['url']}), 13 GB, in **text_encoders**")
+LTX2_KINDS = """\
+*distilled* is the fast checkpoint: 8 steps. With a *dev* one choose the schedule *dev*: 40 steps, ten times as long."""
+LTX2_FIND = """\
+**3. Find the video** in ComfyUI's folder **output/xavi9videos**. It carries this workflow: drop it on the editor to \
+open it again.
+"""
+
+LTX2_TEXT_NOTE = f"""\
+## Text to video with sound: LTX-2
+
+{LTX2_START.format(files=LTX2_FILES)}
+**2. Describe the scene and press Run.** LTX-2 makes sound too. Say in order what is seen, what the camera does and \
+what is heard; what somebody says goes in quotation marks.
+
+- *frames* / *fps* is the length: 121 / 25 is 5 seconds, and 20 seconds are the most.
+- Any *width* and *height* will do. More of each takes more time and memory.
+- {LTX2_KINDS}
+
+{LTX2_FIND}"""
+
+LTX2_IMAGE_NOTE = f"""\
+## A picture set in motion, with sound: LTX-2
+
+{LTX2_START.format(files=LTX2_FILES)}
+**2. Choose your picture** in Load Image, **say what happens in it and what is heard** and press Run. The picture \
+becomes the first frame.
+
+- It is cropped to the shape of *width* and *height*, never squeezed: 512 and 768 suit an upright one.
+- Connect another picture to *last_image* to say where the video ends. *image_strength* below 1 lets the pictures \
+change.
+- *frames* / *fps* is the length: 121 / 25 is 5 seconds.
+- {LTX2_KINDS}
+
+{LTX2_FIND}"""
+
+LTX2_STAGES_NOTE = f"""\
+## 1080p in two stages, with sound: LTX-2
+
+{LTX2_START.format(files=f"{LTX2_FILES}; [the upscaler]({UPSCALER['url']}), 1 GB, in **latent_upscale_models**")}
+**2. Describe the scene and press Run.** LTX-2 makes sound too. Say in order what is seen, what the camera does and \
+what is heard; what somebody says goes in quotation marks.
+
+- The sampler works at 960x540, LTX-2 Upscale doubles that and refines it in three steps: 1920x1080. Change the size \
+in the sampler.
+- *frames* / *fps* is the length: 121 / 25 is 5 seconds.
+- To start from a picture, connect Load Image to *first_image*; both stages use it.
+- The checkpoint is *distilled*: both stages are made for that kind.
+
+{LTX2_FIND}"""
+
+
+def ltx2_loader(pos: tuple[int, int]) -> Node:
+    return Node("Xavi9LTX2Loader", pos, (440, 130), {"checkpoint": LTX2["name"], "text_encoder": GEMMA["name"]},
+                models=(LTX2, GEMMA))
+
+
+# The text is read before any LoRA, which changes nothing about it.
+LTX2_LINKS = [("loader.model", "text.model"), ("loader.model", "sampler.model"), ("loader.model", "decode.model"),
+              ("text.conditioning", "sampler.conditioning"), ("decode.video", "save.video")]
+
 WORKFLOWS = {
     "cosmos_text2world": Workflow(
         id="2448b1c3-20a7-4fa6-bc9c-9ca9cd4a3456",
@@ -135,16 +218,66 @@ WORKFLOWS = {
             "save": Node("Xavi9VideoSave", (1060, 0), (480, 520)),
         },
         links=[("clip.VIDEO", "cosmos.video"), ("cosmos.video", "save.video")]),
+    "ltx2_text_to_video": Workflow(
+        id="199a4494-c656-4d5b-becc-843df96e2e4e",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 330), {"text": LTX2_TEXT_NOTE}, title="Start here"),
+            "loader": ltx2_loader((500, 0)),
+            "text": Node("Xavi9LTX2TextEncode", (500, 240), (440, 380), {
+                "prompt": "A lighthouse on a black rock at dusk, in a storm. Waves break against the foot of the tower "
+                          "and throw spray into the beam of its lamp, which sweeps slowly across the frame. The camera "
+                          "rises past wet stone towards the light; cold blue sea, warm lamp, fine rain, film grain. "
+                          "Heavy surf rolls and crashes, wind howls around the tower, and far away a foghorn sounds "
+                          "twice."}),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 430)),
+            "decode": Node("Xavi9LTX2Decode", (1000, 560), (400, 100)),
+            "save": Node("Xavi9VideoSave", (1460, 0), (480, 520)),
+        },
+        links=[*LTX2_LINKS, ("sampler.latents", "decode.latents")]),
+    "ltx2_image_to_video": Workflow(
+        id="18fd5a06-61dc-4122-b51f-f3673a1f2546",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 360), {"text": LTX2_IMAGE_NOTE}, title="Start here"),
+            "loader": ltx2_loader((500, 0)),
+            "text": Node("Xavi9LTX2TextEncode", (500, 240), (440, 380), {
+                "prompt": "The scene comes alive: everything in it that can move begins to move, gently and at its "
+                          "natural pace. The camera moves slowly forward, the light stays the same, film grain. The "
+                          "sounds of the place are heard, close and quiet; no music, and nobody speaks."}),
+            "image": Node("LoadImage", (500, 720), (440, 400), {"image": "example.png"}),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 430)),
+            "decode": Node("Xavi9LTX2Decode", (1000, 560), (400, 100)),
+            "save": Node("Xavi9VideoSave", (1460, 0), (480, 520)),
+        },
+        links=[*LTX2_LINKS, ("image.IMAGE", "sampler.first_image"), ("sampler.latents", "decode.latents")]),
+    "ltx2_two_stage_1080p": Workflow(
+        id="534d0181-1824-4601-a3fe-835872597d54",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 360), {"text": LTX2_STAGES_NOTE}, title="Start here"),
+            "loader": ltx2_loader((500, 0)),
+            "text": Node("Xavi9LTX2TextEncode", (500, 240), (440, 380), {
+                "prompt": "A night market in the rain, close on a cook behind a steaming wok. Flames leap up as he "
+                          "tosses the noodles; red lanterns shine in the wet street behind him. The camera circles "
+                          "slowly to the left. He looks up, smiles and says: \"Two minutes, my friend.\" Oil "
+                          "sizzles, rain patters on the awning, and a crowd murmurs."}),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 430), {"width": 960, "height": 540}),
+            "upscale": Node("Xavi9LTX2Upscale", (1460, 0), (400, 170), {"upscaler": UPSCALER["name"]},
+                            models=(UPSCALER,)),
+            "decode": Node("Xavi9LTX2Decode", (1460, 300), (400, 100)),
+            "save": Node("Xavi9VideoSave", (1920, 0), (480, 520)),
+        },
+        links=[*LTX2_LINKS, ("loader.model", "upscale.model"), ("text.conditioning", "upscale.conditioning"),
+               ("sampler.latents", "upscale.latents"), ("upscale.latents", "decode.latents")]),
 }
 
 BUILD = """async ({id, nodes, links, version}) => {
     await app.loadGraphData({id, version: 0.4, nodes: [], links: [], groups: [], config: {}, extra: {}})
     const made = {}
-    for (const [name, {type, title, pos, size, values}] of Object.entries(nodes)) {
+    for (const [name, {type, title, pos, size, values, models}] of Object.entries(nodes)) {
         const node = made[name] = LiteGraph.createNode(type)
         app.graph.add(node)
         Object.assign(node, {pos, size}, title && {title})
         if (type.startsWith("Xavi9")) Object.assign(node.properties, {cnr_id: "xavi9videos", ver: version})
+        if (models.length) node.properties.models = models
         // Fixed, so that a shipped workflow repeats its results.
         for (const [key, value] of Object.entries({...values, control_after_generate: "fixed"})) {
             const widget = node.widgets.find(it => it.name === key)
@@ -154,6 +287,15 @@ BUILD = """async ({id, nodes, links, version}) => {
     }
     for (const [from, to] of links.map(ends => ends.map(end => end.split("."))))
         if (!made[from[0]].connect(from[1], made[to[0]], to[1])) throw Error(`no link ${from} ${to}`)
+}"""
+
+
+# Where the nodes are on the screen, in Nodes 2.0, with a margin.
+AREA = """() => {
+    const boxes = [...document.querySelectorAll("[data-node-id]")].map(it => it.getBoundingClientRect())
+    const [x, y] = ["left", "top"].map(side => Math.min(...boxes.map(box => box[side])) - 8)
+    const [right, bottom] = ["right", "bottom"].map(side => Math.max(...boxes.map(box => box[side])) + 8)
+    return {x, y, width: right - x, height: bottom - y}
 }"""
 
 
@@ -175,12 +317,18 @@ def make(name: str, editor: Editor, version: str) -> None:
 
 
 def picture(name: str, editor: Editor) -> None:
-    """Runs a workflow in the editor and writes its thumbnail; of one of them also the picture in the README."""
+    """Writes a workflow's thumbnail; of one workflow also the picture in the README.
+
+    Cosmos: the first frame of a run in the editor. A local model, whose tiny weights make noise: the graph itself.
+    """
     editor.load(FOLDER / f"{name}.json")
-    editor.run()
-    video = max((editor.host.base / "output").rglob("*.mp4"), key=lambda path: path.stat().st_mtime)
-    with av.open(str(video)) as container:
-        image = next(container.decode(video=0)).to_image()
+    if any(node.models for node in WORKFLOWS[name].nodes.values()):
+        image = Image.open(io.BytesIO(editor.page.screenshot(clip=editor.page.evaluate(AREA)))).convert("RGB")
+    else:
+        editor.run()
+        video = max((editor.host.base / "output").rglob("*.mp4"), key=lambda path: path.stat().st_mtime)
+        with av.open(str(video)) as container:
+            image = next(container.decode(video=0)).to_image()
     image.thumbnail((512, 512))
     image.save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
     if name == PICTURED:
@@ -196,6 +344,7 @@ def main() -> None:
     with (tempfile.TemporaryDirectory() as base, LoopbackNIM() as nim,
           ComfyHost(Path(base), env={"COSMOS_NIM_URL": nim.url}) as host):
         put_samples(host.base)
+        put_models(host.base / "models")
         version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
         # The classic canvas writes the sizes as described, and Nodes 2.0 is what new installations show.
         with Editor(host, vue=False) as editor:

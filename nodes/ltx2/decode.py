@@ -9,7 +9,7 @@ from comfy_api.latest import Input
 
 from ..errors import LatentsNotUsable
 from ..host import memory, progress
-from ..video.lazy import LazyVideo
+from ..video.source import LazyVideo
 from .checkpoint import LTX2
 from .sampling import AUDIO_PER_SECOND, GRID, SCALE_T, Shot
 from .stream import decode_stream, needed_bytes

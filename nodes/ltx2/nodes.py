@@ -229,16 +229,15 @@ class LTX2Sampler(io.ComfyNode):
                     default=768,
                     min=32,
                     max=4096,
-                    step=32,
+                    step=2,
                     tooltip="Pixels. Any number: the model works in steps of 32, and what is more is cropped off.",
                 ),
-                io.Int.Input("height", default=512, min=32, max=4096, step=32, tooltip="Pixels, as for width."),
+                io.Int.Input("height", default=512, min=32, max=4096, step=2, tooltip="Pixels, as for width."),
                 io.Int.Input(
                     "frames",
                     default=121,
                     min=1,
                     max=1009,
-                    step=8,
                     tooltip="How many pictures; divided by fps it is the length. LTX-2 was trained for up to 20 "
                     "seconds. It works in 8k + 1; what is more is trimmed, in picture and sound.",
                 ),

@@ -49,8 +49,9 @@ class Shot:
 
     @property
     def grid_size(self) -> tuple[int, int]:
-        """width, height rounded up to what the model makes."""
-        return -(-self.width // GRID) * GRID, -(-self.height // GRID) * GRID
+        """width, height rounded up to what the model makes, two latents at least: the decoder mirrors at the edges."""
+        width, height = (max(-(-side // GRID), 2) * GRID for side in (self.width, self.height))
+        return width, height
 
     @property
     def grid_frames(self) -> int:

@@ -154,7 +154,7 @@ def _steps(decoder: Module) -> list[_Step]:
 
 @torch.no_grad()
 def _pieces(steps: list[_Step], latents: Tensor, chunk: int, poll: Callable, park: bool) -> Iterator[Tensor]:
-    """What the steps make of the latents, piece by piece. park: between two pieces all that they keep is on the CPU."""
+    """What the steps make of the latents, piece by piece. park: what they keep waits on the CPU, while others run."""
 
     def run(x, steps):
         for step in steps:
@@ -248,7 +248,8 @@ def decode_stream(vae: Module, latents: Tensor, chunk: int = 1, tiles: tuple[int
 def needed_bytes(vae: Module, height: int, width: int, dtype_size: int, chunk: int = 1) -> int:
     """About what decode_stream needs at once on the device, for a picture or one tile of so many latent pixels.
 
-    Neither weights nor latents count, nor the work space of the device's convolutions. dtype_size: bytes of a value.
+    Neither weights nor latents count, nor the work space of the device's convolutions, nor the picture that is put
+    together from tiles. dtype_size: bytes of a value.
     """
     kept = peak = 0
     frames, area = chunk, height * width

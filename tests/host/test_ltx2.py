@@ -78,7 +78,7 @@ def encoders(host: ComfyHost) -> int:
     return host.log().count("Requested to load Gemma3TextModel")
 
 
-@pytest.mark.parametrize("width, height, frames, fps", [(250, 150, 20, 24), (96, 64, 1, 50), (64, 100, 17, 25)])
+@pytest.mark.parametrize("width, height, frames, fps", [(250, 150, 20, 24), (96, 64, 1, 50), (32, 100, 17, 25)])
 def test_people_get_exactly_what_they_asked_for(server, width, height, frames, fps):
     path = run(server, graph(sample_width=width, sample_height=height, sample_frames=frames, sample_fps=fps))
     assert picture(path) == (width, height, frames, fps)
@@ -170,6 +170,14 @@ def test_unloaded_means_gone(server, uncached):
     server.free(unload_models=True, free_memory=True)
     settle(server)
     assert mapped(server) == set()
+
+
+def test_it_is_freed_after_another_prompt_too(server, uncached):
+    """Another graph drops the loader's result, and nobody but the host has the model then."""
+    run(server, graph())
+    settle(server)
+    server.free(unload_models=True, free_memory=True)
+    settle(server)
     run(server, graph())
 
 

@@ -17,7 +17,8 @@ from comfy_host import ComfyHost
 from setup_host import REPO, host_path
 
 HOST_MODULES = {"comfy", "comfy_extras", "folder_paths", "server", "execution", "nodes", "latent_preview"}
-NODES = ["Xavi9CosmosText2World", "Xavi9CosmosVideo2World", "Xavi9VideoSave"]
+LTX2 = [f"Xavi9LTX2{it}" for it in ("Loader", "LoRA", "TextEncode", "Sampler", "Upscale", "Decode")]
+NODES = ["Xavi9CosmosText2World", "Xavi9CosmosVideo2World", *LTX2, "Xavi9VideoSave"]
 HEAVY = ("httpx", "diffusers", "transformers", "accelerate")
 IMPORTS = '''
 import sys
@@ -84,7 +85,7 @@ def test_a_broken_first_room_is_told_in_one_line_and_the_others_stay(tmp_path, m
     extension = asyncio.run(sys.modules[name].comfy_entrypoint())
     with caplog.at_level(logging.INFO):
         nodes = asyncio.run(extension.get_node_list())
-    assert [it.GET_SCHEMA().node_id for it in nodes] == ["Xavi9VideoSave"]
+    assert [it.GET_SCHEMA().node_id for it in nodes] == NODES[2:]
     [record] = [it for it in caplog.records if it.levelno >= logging.INFO and it.name.startswith(name)]
     message = record.getMessage()
     assert record.levelno == logging.ERROR and record.exc_info is None

@@ -6,13 +6,21 @@ import re
 import av
 import pytest
 from setup_host import REPO
+from tiny.models import lowered
 
 FOLDER = REPO / "workflows"
 NAMES = sorted(path.stem for path in (FOLDER / "api").glob("*.json"))
-# Width, height, frames and frames per second that each workflow asks for, by the family of the NIM.
+# Width, height, frames and frames per second of each workflow's video, by the family of the NIM; a local model has no
+# family, and its size is the lowered one.
 COSMOS = ("cosmos_text2world", "cosmos_image2world", "cosmos_video2world")
 SIZES = {"cosmos3": (1280, 720), "predict1": (1280, 704)}
 ASKED = {(name, family): (*size, 121, 24) for name in COSMOS for family, size in SIZES.items()}
+LTX2 = {"ltx2_text_to_video": (256, 160), "ltx2_image_to_video": (256, 160), "ltx2_two_stage_1080p": (512, 270)}
+ASKED |= {(name, None): (*size, 17, 25) for name, size in LTX2.items()}
+# What the sampler is shipped with.
+SHIPPED = {"ltx2_text_to_video": (768, 512), "ltx2_image_to_video": (768, 512), "ltx2_two_stage_1080p": (960, 540)}
+# Which widgets name a model file, with the folder that it lies in.
+FILES = {"checkpoint": "checkpoints", "text_encoder": "text_encoders", "upscaler": "latent_upscale_models"}
 # What each hands to the NIM, besides words.
 MEDIA = dict(zip(COSMOS, (None, "image", "video"), strict=True))
 
@@ -37,18 +45,44 @@ def test_metadata(name):
     assert (FOLDER / f"{name}.jpg").stat().st_size <= 60_000
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_editor_can_offer_every_model_file(name):
+    graph, prompt = read(FOLDER / f"{name}.json"), read(FOLDER / "api" / f"{name}.json")
+    for node in graph["nodes"]:
+        inputs = prompt.get(str(node["id"]), {"inputs": {}})["inputs"]
+        wanted = [(value, FILES[key]) for key, value in inputs.items() if key in FILES]
+        models = node["properties"].get("models", [])
+        assert [(it["name"], it["directory"]) for it in models] == wanted
+        for it in models:
+            # The editor downloads from there only, and only such files.
+            assert re.fullmatch(r"https://huggingface\.co/[\w-]+/[\w-]+/resolve/main/(\w+/)*" + it["name"], it["url"])
+            assert it["name"].endswith(".safetensors")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_local_models_are_shipped_at_full_size(name):
+    [sampler] = [node["inputs"] for node in read(FOLDER / "api" / f"{name}.json").values()
+                 if node["class_type"] == "Xavi9LTX2Sampler"]
+    asked = sampler["width"], sampler["height"], sampler["frames"], sampler["fps"], sampler["schedule"]
+    assert asked == (*SHIPPED[name], 121, 25, "distilled")
+
+
 @pytest.mark.parametrize("name, family", ASKED)
 def test_runs(server, nim, uncached, name, family):
-    nim.family, nim.mode = family, "video2world" if MEDIA[name] else "text2world"
-    prompt, graph = read(FOLDER / "api" / f"{name}.json"), read(FOLDER / f"{name}.json")
+    if family:
+        nim.family, nim.mode = family, "video2world" if MEDIA[name] else "text2world"
+    prompt, graph = lowered(read(FOLDER / "api" / f"{name}.json")), read(FOLDER / f"{name}.json")
     entry = server.run(prompt, graph)
     assert server.error(entry) is None
-    assert [(record.outcome, record.media_kind) for record in nim.requests] == [("replied", MEDIA[name])]
+    jobs = [("replied", MEDIA[name])] if family else []
+    assert [(record.outcome, record.media_kind) for record in nim.requests] == jobs
     [saved] = server.files(entry)
     with av.open(str(saved)) as container:
         stream = container.streams.video[0]
         frames = sum(1 for _ in container.decode(stream))
         assert (stream.width, stream.height, frames, stream.average_rate) == ASKED[name, family]
+        # Only LTX-2 makes sound, as long as the picture.
+        assert [it.codec_context.name for it in container.streams.audio] == [] if family else ["aac"]
         kept = json.loads(container.metadata["prompt"])
     for node in kept.values():
         node.pop("is_changed", None)  # which the host itself adds
