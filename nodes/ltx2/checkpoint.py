@@ -228,7 +228,7 @@ class LTX2:
     multiplies in bf16 where the GPU could in FP8. text_width: values per token that it takes.
     """
 
-    @torch.inference_mode(False)
+    @torch.inference_mode()
     def __init__(self, path: str, weights: str = "auto"):
         self.path, self.loras, self.conditioning = path, (), None
         modules, tensors, config = (open_folder if Path(path).is_dir() else open_file)(path)

@@ -93,7 +93,7 @@ def tokenizer(path: Path, tensors: Mapping[str, torch.Tensor]) -> Callable[[str]
 class TextEncoder:
     """Gemma 3 from a Hugging Face folder or from a single file, as a Part. Raises ModelFileBroken or WrongModelFile."""
 
-    @torch.inference_mode(False)
+    @torch.inference_mode()
     def __init__(self, path: str):
         from transformers import Gemma3TextConfig, Gemma3TextModel
 

@@ -20,7 +20,7 @@ MID_CHANNELS = 1024
 BLOCKS = 4
 
 
-@torch.inference_mode(False)
+@torch.inference_mode()
 def open_upscaler(path: str) -> Part:
     """ltx-2-spatial-upscaler-x2-1.0.safetensors, whose names are diffusers' own. Raises WrongModelFile."""
     from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel

@@ -114,6 +114,24 @@ def test_fp8_is_unloaded_inside_and_outside_of_inference_mode(files, inside):
     assert not model.transformer.entries
 
 
+@pytest.mark.parametrize("weights", ["fp8", "bf16"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_lora_comes_off_inside_and_outside_of_inference_mode(files, weights, inside):
+    model = LTX2(str(files / f"{weights}.safetensors"))
+    plain = forward(model)
+    with torch.inference_mode():
+        model.use_loras(((str(files / "trainer.safetensors"), 0.5),))
+        memory.load([model.transformer], 0, "test")
+        assert distance(forward(model), plain) > 0.03
+    with torch.inference_mode(inside):
+        memory.unload(model.transformer)
+        model.use_loras(())
+        assert torch.equal(forward(model), plain)
+    with torch.inference_mode():
+        memory.load([model.transformer], 0, "test")
+    assert torch.equal(forward(model), plain)
+
+
 SPELLINGS = ("trainer", "diffusers", "bare", "kohya")
 
 
