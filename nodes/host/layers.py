@@ -131,9 +131,9 @@ def fill(
 
     Its layers become the host's; layers with a `.comfy_quant` marker keep their quantized weight. dtype is what flows
     through the module. Parameters outside of layers (tables, some norms) are cast to it, as diffusers does on loading.
-    buffers: the non-persistent ones, which no file holds. Read and fill inside torch.inference_mode, as the
-    host does: FP8 weights from outside cannot be patched inside. Raises RuntimeError when names or shapes do not fit, or a
-    buffer is left without a value: check before.
+    buffers: the non-persistent ones, which no file holds. Read and fill inside torch.inference_mode, as the host does:
+    FP8 weights from outside cannot be patched inside. Raises RuntimeError when names or shapes do not fit, or a buffer
+    is left without a value: check before.
     """
     # Files hold bfloat16 beside FP8; the layer casts that to what flows.
     quantized = any(name.endswith(MARKER) for name in tensors)

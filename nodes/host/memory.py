@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -170,6 +171,9 @@ def drop_unused():
 
 def drop_unused_later():
     """The same, when the host is done: while it unloads a model it needs it, or its worker dies with an error."""
+    # At the very end a patcher detaches once more, and a thread that starts then never does.
+    if sys.is_finalizing():
+        return
     timer = threading.Timer(SECONDS_TO_UNLOAD, drop_unused)
     timer.daemon = True
     timer.start()
