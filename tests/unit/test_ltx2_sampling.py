@@ -1,9 +1,11 @@
 """Our sampler against stock diffusers on the same weights: bit for bit."""
 
+import numpy as np
 import pytest
 import torch
 from tiny.ltx2 import write_checkpoint
 from tiny.stock import pipeline
+from xavi9videos.nodes.errors import BadSteps
 from xavi9videos.nodes.ltx2 import sampling
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
 from xavi9videos.nodes.ltx2.text_encoder import Conditioning
@@ -124,3 +126,35 @@ def test_the_prompt_is_heard(model, conditioning):
     other = Conditioning(conditioning.positive.flip(1), conditioning.negative)
     here, there = ours(model, conditioning), ours(model, other)
     assert (here[0] - there[0]).norm() / here[0].norm() > 0.05
+
+
+def test_the_first_image_is_the_first_frame(model, conditioning, picture):
+    from diffusers.pipelines.ltx2.utils import apply_image_conditioning_crf
+
+    shot = sampling.Shot(*SIZE, FRAMES, FPS)
+    pixels = torch.from_numpy(apply_image_conditioning_crf(np.asarray(shot.image(picture)), 33)).float()
+    with torch.inference_mode():
+        vae = model.vae.module
+        latent = vae.encode((pixels / 127.5 - 1).permute(2, 0, 1)[None, :, None]).latent_dist.mode()
+        mean, std = (it.float().view(1, -1, 1, 1, 1) for it in (vae.latents_mean, vae.latents_std))
+    video, _ = ours(model, conditioning, first_image=picture)
+    assert torch.allclose(video[:, :, :1], (latent - mean) / std, atol=1e-4)
+
+
+def test_what_is_cut_off_again_repeats_the_edge(picture):
+    shot = sampling.Shot(SIZE[0] - 9, SIZE[1] - 5, FRAMES, FPS)
+    pixels = np.asarray(shot.image(picture))
+    assert pixels.shape == (SIZE[1], SIZE[0], 3)
+    assert (pixels[:, shot.width :] == pixels[:, shot.width - 1 : shot.width]).all()
+    assert (pixels[shot.height :] == pixels[shot.height - 1 : shot.height]).all()
+
+
+def test_a_distilled_schedule_of_other_steps_is_refused():
+    with pytest.raises(BadSteps, match="has 8 steps, and steps is 20"):
+        sampling.schedule("distilled", 20, 0)
+
+
+def test_where_memory_is_short_nothing_is_kept_and_nothing_changes(model, conditioning, monkeypatch):
+    rich = ours(model, conditioning)
+    monkeypatch.setattr(sampling, "kept_bytes", lambda *_: 1e15)
+    assert equal(ours(model, conditioning), rich)
