@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from comfy_api.latest import InputImpl, io
 
-from ..errors import EmptyPrompt, Failure
+from ..checks import check_prompt, said
 from ..host import paths, progress
 from ..settings import cosmos
 from .client import Client, address_of, run_apart
@@ -117,12 +117,6 @@ def what_is_made() -> list[io.Output]:
     ]
 
 
-def check_prompt(prompt: str | None):
-    """Raise EmptyPrompt; None stands for a linked prompt, whose text is checked when the node runs."""
-    if prompt is not None and not prompt.strip():
-        raise EmptyPrompt()
-
-
 class CosmosText2World(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -146,11 +140,7 @@ class CosmosText2World(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, prompt=None):
-        try:
-            check_prompt(prompt)
-        except Failure as failure:
-            return str(failure)
-        return True
+        return said(check_prompt, prompt)
 
     @classmethod
     async def execute(cls, **inputs) -> io.NodeOutput:
@@ -192,12 +182,8 @@ class CosmosVideo2World(io.ComfyNode):
     def validate_inputs(cls, prompt=None, image=ABSENT, video=ABSENT):
         # A linked input arrives as None, one that is absent not at all. prompt is named so that the answer has an input
         # to stand on.
-        try:
-            check_prompt(prompt)
-            check_one(image is not ABSENT, video is not ABSENT)
-        except Failure as failure:
-            return str(failure)
-        return True
+        answer = said(check_prompt, prompt)
+        return answer if answer is not True else said(check_one, image is not ABSENT, video is not ABSENT)
 
     @classmethod
     async def execute(cls, **inputs) -> io.NodeOutput:

@@ -4,7 +4,8 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..errors import BadSteps, EmptyPrompt, Failure
+from ..checks import check_prompt, said
+from ..errors import BadSteps
 from ..host import latents as layout
 from ..host import memory, paths, progress
 from ..pictures import check_image
@@ -41,15 +42,6 @@ class LTX2Model(memory.Handle):
         model = self.model
         model.use_loras(self.loras)
         return model
-
-
-def said(check, *values) -> bool | str:
-    """What validate_inputs answers: True, or the failure's words."""
-    try:
-        check(*values)
-    except Failure as failure:
-        return str(failure)
-    return True
 
 
 def checkpoints() -> list[str]:
@@ -155,11 +147,6 @@ class LTX2LoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model: LTX2Model, lora: str, strength: float) -> io.NodeOutput:
         return io.NodeOutput(model.with_lora(paths.model_path("loras", lora, "ltx2"), strength) if strength else model)
-
-
-def check_prompt(prompt: str | None):
-    if prompt is not None and not prompt.strip():
-        raise EmptyPrompt()
 
 
 class LTX2TextEncode(io.ComfyNode):
