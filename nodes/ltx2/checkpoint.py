@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ModelFileBroken, WrongModelFile
+from ..errors import WrongModelFile
 from ..host import layers, lora
 from ..host.memory import Part
 from ..weights import check, looks_like
@@ -189,13 +189,16 @@ def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[s
         files = sorted(folder.glob("*.safetensors"))
         try:
             given = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelFileBroken(file=folder / "config.json", megabytes=0, reason=error) from error
-        if given.get("_class_name") != kind.__name__ or not files:
-            found = given.get("_class_name") if files else "a folder without weights"
-            raise WrongModelFile(file=folder, wanted=WANTED, reason=f"{kind.__name__} is needed", found=found)
-        with torch.device("meta"):
-            modules[name] = kind.from_config(given)
+            found = given["_class_name"] if files else "a folder without weights"
+            if found != kind.__name__:
+                raise WrongModelFile(file=folder, wanted=WANTED, reason=f"{kind.__name__} is needed", found=found)
+            with torch.device("meta"):
+                modules[name] = kind.from_config(given)
+        except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+            reason = f"its {name}/config.json does not make a model ({type(error).__name__}: {error})"
+            raise WrongModelFile(
+                file=Path(path).name, wanted=WANTED, reason=reason, found="an incomplete diffusers folder"
+            ) from error
         parts[name] = {key: it for file in files for key, it in layers.read(str(file))[0].items()}
         given = {key: tuple(it.shape) for key, it in parts[name].items()}
         check_component(f"{Path(path).name}/{name}", modules[name], given, parts[name])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ModelFileBroken, ModelFileMissing, PromptTooLong, WrongModelFile, WrongTextEncoder
+from ..errors import ModelFileMissing, PromptTooLong, WrongModelFile, WrongTextEncoder
 from ..host import layers, memory
 from ..host.memory import Part
 from ..weights import check, looks_like
@@ -114,11 +114,11 @@ class TextEncoder:
                 config = text_config(shapes)
             with torch.device("meta"):
                 model = Gemma3TextModel(config)
-        except KeyError as error:
-            reason = f"{error} is missing"
+        except Exception as error:
+            # transformers checks a config with errors of its own kind.
+            reason = f"{error} is missing" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+            reason = " ".join(reason.split())
             raise WrongModelFile(file=place.name, wanted=WANTED, reason=reason, found=looks_like(tensors)) from error
-        except (OSError, ValueError) as error:
-            raise ModelFileBroken(file=place / "config.json", megabytes=0, reason=error) from error
         scale = config.hidden_size**0.5
         # A plain embedding, so that it becomes one of the host's layers; its scale follows it below.
         model.embed_tokens = torch.nn.Embedding(config.vocab_size, config.hidden_size, device="meta")

@@ -27,20 +27,23 @@ def open_upscaler(path: str) -> Part:
 
     tensors, metadata = layers.read(path)
     file = Path(path).name
-    given = json.loads(metadata.get("config") or "{}")
-    first = tensors.get("initial_conv.weight")
-    if first is None or given.get("temporal_upsample") or not given.get("spatial_upsample", True):
-        reason = "it does not double width and height"
-        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=looks_like(tensors))
-    with torch.device("meta"):
-        module = LTX2LatentUpsamplerModel(
-            in_channels=first.shape[1],
-            mid_channels=first.shape[0],
-            num_blocks_per_stage=given.get("num_blocks_per_stage", BLOCKS),
-            dims=first.ndim - 2,
-            rational_spatial_scale=given.get("spatial_scale", 2.0),
-            use_rational_resampler=given.get("rational_resampler", any("blur_down" in it for it in tensors)),
-        )
+    try:
+        given = json.loads(metadata.get("config") or "{}")
+        first = tensors["initial_conv.weight"]
+        if given.get("temporal_upsample") or not given.get("spatial_upsample", True):
+            raise ValueError("it does not double width and height")
+        with torch.device("meta"):
+            module = LTX2LatentUpsamplerModel(
+                in_channels=first.shape[1],
+                mid_channels=first.shape[0],
+                num_blocks_per_stage=given.get("num_blocks_per_stage", BLOCKS),
+                dims=first.ndim - 2,
+                rational_spatial_scale=given.get("spatial_scale", 2.0),
+                use_rational_resampler=given.get("rational_resampler", any("blur_down" in it for it in tensors)),
+            )
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
+        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=looks_like(tensors)) from error
     needed = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     check(file, WANTED, needed, {name: tuple(it.shape) for name, it in tensors.items()}, tensors)
     dtype = torch.float32 if first.dtype == torch.float32 else layers.compute_dtype(torch.bfloat16)

@@ -12,6 +12,7 @@ from tiny.names import to_diffusers
 from xavi9videos.nodes.errors import ModelFileBroken, WrongModelFile
 from xavi9videos.nodes.ltx2 import checkpoint, config
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
+from xavi9videos.nodes.ltx2.upscale import open_upscaler
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,27 @@ def test_a_folder_of_another_pipeline_says_so(files, tmp_path):
     path.write_text(path.read_text().replace("AutoencoderKLLTX2Video", "AutoencoderKL"))
     with pytest.raises(WrongModelFile, match="AutoencoderKLLTX2Video is needed. It looks like AutoencoderKL"):
         LTX2(str(tmp_path / "other"))
-    path.unlink()
-    with pytest.raises(ModelFileBroken, match="config.json"):
-        LTX2(str(tmp_path / "other"))
+    for text in ("[]", '{"_class_name": "AutoencoderKLLTX2Video", "layers_per_block": 3}', "{", None):
+        path.unlink() if text is None else path.write_text(text)
+        with pytest.raises(WrongModelFile, match="its vae/config.json does not make a model"):
+            LTX2(str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("metadata", [{"config": "{"}, {"config": "[]"}, {"config": '{"vae": {"encoder_blocks": 1}}'}])
+def test_a_description_that_is_none_is_an_error_with_words(files, tmp_path, metadata):
+    path = tmp_path / "odd.safetensors"
+    save_file(load_file(files / "ltx-2-distilled-bf16.safetensors"), path, metadata)
+    with pytest.raises(WrongModelFile, match="its description does not make a model"):
+        LTX2(str(path))
+
+
+def test_an_upscaler_that_is_none_says_what_it_is(files, tmp_path):
+    with pytest.raises(WrongModelFile, match="initial_conv.weight' is missing. It looks like LTX-2"):
+        open_upscaler(str(files / "ltx-2-distilled-bf16.safetensors"))
+    path = tmp_path / "up.safetensors"
+    ltx2.write_upscaler(path)
+    tensors = load_file(path)
+    for text in ("{", '{"temporal_upsample": true}', '{"num_blocks_per_stage": "x"}'):
+        save_file(tensors, path, {"config": text})
+        with pytest.raises(WrongModelFile, match="the spatial x2 upscaler"):
+            open_upscaler(str(path))
