@@ -8,10 +8,10 @@ NAMED = 4  # so many keys a message names of each kind
 
 # By a piece of a key that only this kind of file has; the first that is found counts.
 KINDS = (
+    ("a LoRA", (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.")),
     ("LTX-2.3", ("prompt_adaln_single.",)),
     ("LTX-2", ("audio_patchify_proj.", "audio_adaln_single.", "audio_time_embed.")),
     ("LTX-Video 0.9", ("patchify_proj.",)),
-    ("a LoRA", (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.")),
     ("Stable Video Diffusion", (".time_stack.", "conditioner.embedders.0.open_clip.model.visual.")),
     ("Stable Diffusion XL", ("conditioner.embedders.1.",)),
     ("Stable Diffusion 1.5 or 2", ("cond_stage_model.",)),

@@ -7,6 +7,7 @@ import comfy.lora
 import comfy.lora_convert
 
 from ..errors import LoRANotUsable
+from ..weights import looks_like
 from . import layers
 from .memory import Part
 
@@ -41,4 +42,5 @@ def apply(parts: list[tuple[Part, Mapping[str, str]]], loras: tuple[tuple[str, f
             found += len(part.patcher.add_patches(patches, strength))
         if not found:
             example = next(iter(tensors), "nothing")
-            raise LoRANotUsable(file=Path(path).name, reason=f"none of its layers is one of LTX-2's ({example})")
+            reason = f"none of its layers is one of LTX-2's ({example}). It looks like {looks_like(tensors)}"
+            raise LoRANotUsable(file=Path(path).name, reason=reason)

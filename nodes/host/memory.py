@@ -22,7 +22,7 @@ from .layers import place, place_strays
 log = logging.getLogger(__name__)
 
 GB = 1e9
-SECONDS_TO_UNLOAD = 5
+SECONDS_TO_UNLOAD = 1
 
 
 class Holder(torch.nn.Module):
@@ -73,6 +73,18 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cpu" or on_unified_memory(device):
         return psutil.virtual_memory().available
     return int(model_management.get_free_memory(device))
+
+
+def room(parts: Sequence[Part]) -> int:
+    """Bytes left for computing when these parts are loaded and all others have left the device: what is loaded now,
+    and in which order, makes no difference."""
+    device = model_management.get_torch_device()
+    free = free_bytes(device)
+    if device.type != "cpu":
+        # There, loaded weights are memory of the device; on the CPU they are the mapped file.
+        loaded = [it.model for it in model_management.current_loaded_models if it.model is not None]
+        free += sum(it.loaded_size() for it in loaded)
+    return free - sum(part.patcher.model_size() for part in parts)
 
 
 def load(parts: Sequence[Part], activations: int, what: str):
@@ -129,23 +141,25 @@ class Handle:
         self.identity, self.build = identity, build
         with _lock:
             _handles.add(self)
-        weakref.finalize(self, drop_unused)
+        weakref.finalize(self, drop_unused_later)
 
     @property
     def model(self):
         """The open model. With XAVI9_ONE_LOCAL_MODEL every other one is freed first."""
-        if self.identity not in _models:
-            if local().xavi9_one_local_model:
-                for other in list(_models):
-                    free(other)
-            _models[self.identity] = self.build()
-        return _models[self.identity]
+        with _lock:
+            if self.identity not in _models:
+                if local().xavi9_one_local_model:
+                    for other in list(_models):
+                        free(other)
+                _models[self.identity] = self.build()
+            return _models[self.identity]
 
 
 _models: dict[tuple, object] = {}
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()
 # A finalizer may run in the middle of anything, in its thread.
 _lock = threading.RLock()
+_timer: threading.Timer | None = None
 
 
 def free(identity: tuple):
@@ -154,6 +168,9 @@ def free(identity: tuple):
     if model:
         for part in model.parts:
             unload(part)
+        # Modules and patchers know each other, so that only the collector frees them.
+        del model, part
+        gc.collect()
         log.info("Freed %s", os.path.basename(str(identity[0][0])))
 
 
@@ -171,9 +188,13 @@ def drop_unused():
 
 def drop_unused_later():
     """The same, when the host is done: while it unloads a model it needs it, or its worker dies with an error."""
+    global _timer
     # At the very end a patcher detaches once more, and a thread that starts then never does.
     if sys.is_finalizing():
         return
-    timer = threading.Timer(SECONDS_TO_UNLOAD, drop_unused)
-    timer.daemon = True
-    timer.start()
+    with _lock:
+        if _timer:
+            _timer.cancel()
+        _timer = threading.Timer(SECONDS_TO_UNLOAD, lambda: (drop_unused(), gc.collect()))
+        _timer.daemon = True
+        _timer.start()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..errors import WrongModelFile
-from ..host import layers, lora
+from ..host import layers, lora, memory
 from ..host.memory import Part
 from ..weights import check, looks_like
 from . import config as describe
@@ -233,7 +233,7 @@ class LTX2:
 
     @torch.inference_mode()
     def __init__(self, path: str, weights: str = "auto"):
-        self.path, self.loras, self.conditioning = path, (), None
+        self.path, self.loras, self.conditioning = path, [], None
         modules, tensors, config = (open_folder if Path(path).is_dir() else open_file)(path)
         self.distilled = "distilled" in Path(path).name.lower()
         if weights == "fp8":
@@ -251,7 +251,8 @@ class LTX2:
 
     def use_loras(self, loras: tuple[tuple[str, float], ...]):
         """Have these LoRAs on, (file, strength) in their order, and no others. Raises what lora.apply raises."""
-        if loras != self.loras:
+        key = [(path, strength, memory.identity(path)) for path, strength in loras]
+        if key != self.loras:
             published = {ours: name for name, ours in OUTER.items()}
             linears = [
                 name for name, it in self.transformer.module.named_modules()
@@ -262,4 +263,4 @@ class LTX2:
             self.loras = None
             text = {"text_proj_in": "text_embedding_projection.aggregate_embed"}
             lora.apply([(self.transformer, names), (self.connectors, text)], loras)
-            self.loras = loras
+            self.loras = key

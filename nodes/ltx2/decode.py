@@ -32,23 +32,23 @@ def shot_of(video: torch.Tensor, audio: torch.Tensor) -> Shot:
     return Shot(video.shape[4] * GRID, video.shape[3] * GRID, frames, rate)
 
 
-def check_latents(shot: Shot, video: torch.Tensor):
-    """Raise LatentsNotUsable when a node in between has changed the size that they were made for."""
+def check_latents(video: torch.Tensor, audio: torch.Tensor):
+    """Raise LatentsNotUsable for latents of another model."""
+    if video.shape[1] != 128 or (audio.shape[1], audio.shape[3]) != (8, 16):
+        raise LatentsNotUsable(reason=f"their shapes are {tuple(video.shape)} and {tuple(audio.shape)}")
+
+
+def shows(shot: Shot, video: torch.Tensor) -> bool:
+    """False where a node in between has changed the size that the latents were made for."""
     width, height = shot.grid_size
-    wanted = ((shot.grid_frames - 1) // SCALE_T + 1, height // GRID, width // GRID)
-    if tuple(video.shape[2:]) != wanted or video.shape[1] != 128:
-        raise LatentsNotUsable(
-            reason=f"they hold {tuple(video.shape[1:])}, and {shot.width}x{shot.height} with {shot.frames} frames "
-            f"would be (128, {', '.join(map(str, wanted))})"
-        )
+    return tuple(video.shape[2:]) == ((shot.grid_frames - 1) // SCALE_T + 1, height // GRID, width // GRID)
 
 
 def tiles_for(model: LTX2, video: torch.Tensor, tiling: str) -> tuple[int, int] | None:
     """The tile and its overlap for these latents, or None: tiled in space only, where one chunk would not fit."""
     module, (height, width) = model.vae.module, video.shape[3:]
     whole = needed_bytes(module, height, width, model.dtype.itemsize)
-    free = memory.free_bytes(model.vae.patcher.load_device) - model.vae.patcher.model_size()
-    if tiling == "on" or (tiling == "auto" and whole > free):
+    if tiling == "on" or (tiling == "auto" and whole > memory.room([model.vae])):
         log.info("Decoding in tiles of %d pixels: whole frames need %.1f GB.", TILES[0] * GRID, whole / memory.GB)
         return TILES
     return None
@@ -89,12 +89,11 @@ def sound(model: LTX2, audio: torch.Tensor, shot: Shot) -> Input.Audio:
 
 
 def video_of(handle, samples: tuple[torch.Tensor, torch.Tensor], shot: Shot, tiling: str) -> LazyVideo:
-    """A VIDEO of normalized latents (video, audio). Raises LatentsNotUsable.
+    """A VIDEO of normalized latents (video, audio).
 
     handle: opens the model, which may have been freed when the frames are asked for.
     """
     video, audio = samples
-    check_latents(shot, video)
     return LazyVideo(
         frames=lambda: pictures(handle.model, video, shot, tiling),
         sound=lambda: sound(handle.model, audio, shot),

@@ -145,6 +145,10 @@ class LTX2LoRA(io.ComfyNode):
         return True if lora is None else said(paths.model_path, "loras", lora, "ltx2")
 
     @classmethod
+    def fingerprint_inputs(cls, lora, **others):
+        return memory.identity(paths.model_path("loras", lora, "ltx2"))
+
+    @classmethod
     def execute(cls, model: LTX2Model, lora: str, strength: float) -> io.NodeOutput:
         return io.NodeOutput(model.with_lora(paths.model_path("loras", lora, "ltx2"), strength) if strength else model)
 
@@ -340,6 +344,10 @@ class LTX2Upscale(io.ComfyNode):
         return True if upscaler is None else said(paths.model_path, "latent_upscale_models", upscaler, "ltx2")
 
     @classmethod
+    def fingerprint_inputs(cls, upscaler, **others):
+        return memory.identity(paths.model_path("latent_upscale_models", upscaler, "ltx2"))
+
+    @classmethod
     def execute(cls, model: LTX2Model, conditioning, latents: dict, upscaler: str, seed: int) -> io.NodeOutput:
         from . import sampling, upscale
 
@@ -352,10 +360,13 @@ class LTX2Upscale(io.ComfyNode):
 
 def asked(latents: dict):
     """Video and audio of a LATENT, and the Shot that they show: ours, or what core's own latents tell."""
-    from .decode import shot_of
+    from .decode import check_latents, shot_of, shows
 
     samples = layout.parted(latents["samples"])
-    return samples, latents.get(OURS) or shot_of(*samples)
+    check_latents(*samples)
+    shot = latents.get(OURS)
+    # A node of ComfyUI's in between, such as an upscaler, may have made another size of them.
+    return samples, shot if shot and shows(shot, samples[0]) else shot_of(*samples)
 
 
 class LTX2Decode(io.ComfyNode):

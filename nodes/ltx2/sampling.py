@@ -68,7 +68,7 @@ class Shot:
 
     @property
     def text_only(self) -> bool:
-        return self.first_image is None and self.last_image is None
+        return self.image_strength == 0 or (self.first_image is None and self.last_image is None)
 
     @property
     def doubled(self) -> "Shot":
@@ -165,7 +165,7 @@ def denoise(
     needed = activation_bytes(model, shot, plan)
     keep = kept_bytes(model.transformer.module, MAX_TOKENS, batch, model.dtype.itemsize)
     device = model.transformer.patcher.load_device
-    room = memory.free_bytes(device) - needed - model.transformer.patcher.model_size() > keep
+    room = memory.room(parts) > needed + keep
     memory.load(parts, needed + (keep if room else 0), f"LTX-2 at {shot.width}x{shot.height}, {shot.frames} frames")
 
     kind = "text" if shot.text_only else "image" if latents is None and plain_image(shot) else "condition"
@@ -213,7 +213,11 @@ def pipeline(model: LTX2, kind: str, plan: Schedule, device: torch.device):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     # The distilled numbers are the noise levels themselves: the dev schedule's shift would bend them.
-    scheduler = FlowMatchEulerDiscreteScheduler(**({} if plan.sigmas else DEV_SCHEDULE))
+    config = {} if plan.sigmas else dict(DEV_SCHEDULE)
+    if plan.steps == 1:
+        # One step is first and last, and stretching it to a last value divides by zero.
+        config["shift_terminal"] = None
+    scheduler = FlowMatchEulerDiscreteScheduler(**config)
     pipe = pipelines()[kind](
         scheduler=scheduler, vae=model.vae.module, audio_vae=model.audio_vae.module, text_encoder=None, tokenizer=None,
         connectors=model.connectors.module, transformer=model.transformer.module, vocoder=model.vocoder.module,

@@ -87,7 +87,8 @@ def tokenizer(path: Path, tensors: Mapping[str, torch.Tensor]) -> Callable[[str]
 
         whole = Tokenizer.from_file(str(found))
         return lambda text: [BOS, *whole.encode(text, add_special_tokens=False).ids]
-    raise ModelFileMissing(file="tokenizer.model", folder=path if path.is_dir() else path.parent, model="ltx2")
+    folder = path if path.is_dir() else path.parent
+    raise ModelFileMissing(file="tokenizer.model or tokenizer.json", folder=folder, model="ltx2")
 
 
 class TextEncoder:

@@ -11,7 +11,6 @@ from ..host import layers, memory
 from ..host.memory import Part
 from ..weights import check, looks_like
 from .checkpoint import LTX2
-from .decode import check_latents
 from .sampling import Shot, denoise, refining
 from .text_encoder import Conditioning
 
@@ -64,14 +63,13 @@ def upscale(
     An odd half of the grid that the first stage rounded up to is cut off. Raises what denoise() raises.
     """
     video, audio = latents
-    check_latents(shot, video)
     upscaler = open_upscaler(path)
     vae, dtype, device = model.vae.module, upscaler.module.compute_dtype, upscaler.patcher.load_device
     mean, std = (it.to(device, dtype).view(1, -1, 1, 1, 1) for it in (vae.latents_mean, vae.latents_std))
-    # The widest stage holds the doubled picture in the model's channels, a few copies at a time.
-    activations = 4 * 4 * video.numel() // video.shape[1] * upscaler.module.config.mid_channels * dtype.itemsize
+    # The widest stage holds the doubled picture, four times as many latents, in the model's channels: four copies.
+    activations = 16 * video[0, 0].numel() * upscaler.module.config.mid_channels * dtype.itemsize
     try:
-        memory.load([upscaler], 4 * activations, "The latent upscaler")
+        memory.load([upscaler], activations, "The latent upscaler")
         doubled = upscaler.module(video.to(device, dtype) * std / vae.config.scaling_factor + mean)
         doubled = ((doubled - mean) * vae.config.scaling_factor / std).float()
     finally:

@@ -58,8 +58,9 @@ class LazyVideo(Input.Video):
         count = self.shape[0]
         start = round((start_time or 0) * self.rate)
         start = max(start + count, 0) if start < 0 else start
-        wanted = round(duration * self.rate) if duration else count - start
-        if start >= count or wanted <= 0 or (strict_duration and wanted > count - start):
+        # A moment shorter than a frame still shows one.
+        wanted = max(round(duration * self.rate), 1) if duration else count - start
+        if start >= count or (duration or 0) < 0 or (strict_duration and wanted > count - start):
             return None
         shape = (min(wanted, count - start), *self.shape[1:])
         return LazyVideo(self.frames, self.sound, shape, self.rate, self.first + start)
@@ -73,17 +74,17 @@ class LazyVideo(Input.Video):
         tags = {key: json.dumps(value) for key, value in (metadata or {}).items()}
         options = {"bit_depth": str(bit_depth or 8), "crf": None if crf is None else round(crf)}
         source = open_source(self, ten_bit=options["bit_depth"] == "10")
-        whole = paths.temp_file(".mp4") if isinstance(path, io.IOBase) else Path(path)
+        into_memory = isinstance(path, io.IOBase)
+        part = paths.temp_file(".mp4") if into_memory else Path(path).with_name(f".{Path(path).name}.part")
         step = progress.frame_steps(source.count)
         try:
-            encode(source, whole, all_formats()["mp4-h264"], options, tags, source.sound, step)
-            if isinstance(path, io.IOBase):
-                path.write(whole.read_bytes())
-        except BaseException:
-            whole.unlink(missing_ok=True)
-            raise
-        if isinstance(path, io.IOBase):
-            whole.unlink()
+            encode(source, part, all_formats()["mp4-h264"], options, tags, source.sound, step)
+            if into_memory:
+                path.write(part.read_bytes())
+            else:
+                part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def get_dimensions(self) -> tuple[int, int]:
         return self.shape[2], self.shape[1]
