@@ -19,6 +19,12 @@ ROWS = {
     "cosmos_reply": "bench.cosmos",
     "video_save": "bench.video",
     "video_passthrough": "bench.video",
+    "ltx2_step_640": "bench.ltx2",
+    "ltx2_step_6144": "bench.ltx2",
+    "ltx2_text_encode": "bench.ltx2",
+    "ltx2_load": "bench.ltx2_load",
+    "ltx2_load_memory": "bench.ltx2_load",
+    "ltx2_overhead": "bench.ltx2_run",
 }
 TABLE = "{:20} {:>10} {:>10} {:9} {:>7} {:>8}  {}"
 log = logging.getLogger("bench")
