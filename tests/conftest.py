@@ -27,6 +27,13 @@ sys.modules["xavi9videos"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(sys.modules["xavi9videos"])
 
 
+def pytest_configure(config):
+    # Two threads that wait for each other at every tiny tensor are slower than one, and much so on busy cores.
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def nim():
     """A strict loopback NIM of the Cosmos3 family; each test that uses it finds it reset."""
@@ -60,6 +67,6 @@ def server(nim, tmp_path_factory):
 
     base = tmp_path_factory.mktemp("comfy")
     put_models(base / "models")
-    with ComfyHost(base, env={"COSMOS_NIM_URL": nim.url}) as host:
+    with ComfyHost(base, env={"COSMOS_NIM_URL": nim.url, "OMP_NUM_THREADS": "1"}) as host:
         put_samples(host.base)
         yield host

@@ -130,6 +130,6 @@ def ltx2_text_encode() -> Row:
         def peer():
             found["peer"], found["mask"] = pipe._get_gemma_prompt_embeds(prompt, device=torch.device("cpu"))
 
-        row = compared("ltx2_text_encode", *paired(5, lambda: seconds(ours), lambda: seconds(peer)), "s", "<=", 0.25)
+        row = compared("ltx2_text_encode", *paired(7, lambda: seconds(ours), lambda: seconds(peer)), "s", "<=", 0.25)
         check_same(found["ours"], found["peer"][:, found["mask"][0].bool()], "text states")
     return row

@@ -268,7 +268,7 @@ def test_another_cache_the_default_attention_and_no_memory(tmp_path):
     """--cache-classic keeps what a prompt does not use; --cpu alone takes sub-quadratic attention."""
     put_models(tmp_path / "models")
     packs = [REPO, Path(__file__).parent / "memory_pack"]
-    with ComfyHost(tmp_path, args=["--cache-classic"], packs=packs) as host:
+    with ComfyHost(tmp_path, args=["--cache-classic"], packs=packs, env={"OMP_NUM_THREADS": "1"}) as host:
         run(host, graph())
         before = opened(host), encoders(host)
         run(host, graph(sample_seed=2))
