@@ -203,6 +203,10 @@ def check_steps(schedule: str | None, steps: int | None):
         raise BadSteps(given=steps, allowed=8)
 
 
+def seed_input(tooltip: str) -> io.Input:
+    return io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip=tooltip)
+
+
 class LTX2Sampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -252,14 +256,7 @@ class LTX2Sampler(io.ComfyNode):
                     tooltip="How closely to follow the prompt. 0 is the schedule's own: 1 (off) distilled, 4 dev. "
                     "Above 1 each step takes twice as long.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The same seed and inputs give the same video, bit for bit, on the same machine.",
-                ),
+                seed_input("The same seed and inputs give the same video, bit for bit, on the same machine."),
                 io.Image.Input(
                     "first_image",
                     optional=True,
@@ -326,14 +323,7 @@ class LTX2Upscale(io.ComfyNode):
                     options=paths.model_names("latent_upscale_models"),
                     tooltip="ltx-2-spatial-upscaler-x2-1.0.safetensors, in the latent_upscale_models folder.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the noise that the refining steps start from.",
-                ),
+                seed_input("Of the noise that the refining steps start from."),
             ],
             outputs=[io.Latent.Output("latents", tooltip="To LTX-2 Decode.")],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
