@@ -32,6 +32,11 @@ def looks_like(keys: Iterable[str]) -> str:
     return next((kind for kind, marks in KINDS if any(mark in text for mark in marks)), "no model that this pack knows")
 
 
+def shapes(tensors: Mapping) -> dict[str, tuple[int, ...]]:
+    """name -> shape of tensors by name."""
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
 def some(kind: str, found: list[str]) -> str:
     named = ", ".join(found[:NAMED])
     return f"{kind} {len(found)} ({named}{', ...' if len(found) > NAMED else ''})"
@@ -45,11 +50,11 @@ def check(file: str, wanted: str, needed: Mapping, given: Mapping, keys: Iterabl
     """
     missing = [name for name in needed if name not in given]
     extra = [name for name in given if name not in needed]
-    shapes = [
-        f"{name} {tuple(given[name])} instead of {tuple(shape)}"
+    unlike = [
+        f"{name} {given[name]} instead of {shape}"
         for name, shape in needed.items()
-        if name in given and tuple(given[name]) != tuple(shape)
+        if name in given and given[name] != shape
     ]
-    kinds = {"missing": missing, "extra": extra, "mis-shaped": shapes}
+    kinds = {"missing": missing, "extra": extra, "mis-shaped": unlike}
     if found := [some(kind, names) for kind, names in kinds.items() if names]:
         raise WrongModelFile(file=file, wanted=wanted, reason="; ".join(found), found=looks_like(keys))

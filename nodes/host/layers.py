@@ -13,23 +13,21 @@ import comfy.quant_ops
 import comfy.utils
 import torch
 from comfy import model_management
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import optimized_attention as attention
 
 from ..errors import ModelFileBroken
 
-__all__ = ["attention", "compute_dtype", "fill", "place", "place_strays", "quantize", "read"]
+__all__ = ["MARKER", "Mapped", "attention", "compute_dtype", "fill", "place_strays", "quantize", "read"]
 
-attention = optimized_attention
+log = logging.getLogger(__name__)
 
+MARKER = ".comfy_quant"
 LAYERS = {
     getattr(torch.nn, name): getattr(comfy.ops.manual_cast, name)
     for name in (
         "Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "LayerNorm", "GroupNorm", "RMSNorm", "Embedding",
     )
 }  # fmt: skip
-log = logging.getLogger(__name__)
-
-MARKER = ".comfy_quant"
 
 
 def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -59,7 +57,9 @@ class Mapped:
     """A module whose parameters come from a mapped file: back on the CPU they are the file again, not a copy."""
 
     def to(self, device):
-        return place(self, torch.device(device))
+        for it in self.modules():
+            place_own(it, torch.device(device))
+        return self
 
 
 @cache
@@ -72,13 +72,6 @@ def mapped_class(base: type, root: bool = False) -> type:
     return type(base.__name__, (Mapped, base), extra)
 
 
-def place(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move to `device` what is not there; back on the CPU it is the file's again, not a copy."""
-    for it in module.modules():
-        place_own(it, device)
-    return module
-
-
 def place_strays(module: torch.nn.Module, device: torch.device):
     """Move what the host leaves behind when it loads a model in part: whatever is not in one of its layers."""
     for it in module.modules():
@@ -87,6 +80,7 @@ def place_strays(module: torch.nn.Module, device: torch.device):
 
 
 def place_own(module: torch.nn.Module, device: torch.device):
+    """Move to `device` what belongs to this module itself and is not there."""
     for name, value in [*module._parameters.items(), *module._buffers.items()]:
         if value is None or value.device == device:
             continue

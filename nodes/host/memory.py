@@ -17,7 +17,7 @@ from comfy.patcher_extension import CallbacksMP
 from ..errors import NotEnoughMemory
 from ..settings import local
 from . import pages
-from .layers import place, place_strays
+from .layers import Mapped, place_strays
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ GB = 1e9
 SECONDS_TO_UNLOAD = 1
 
 
-class Holder(torch.nn.Module):
+class Holder(Mapped, torch.nn.Module):
     """What the host sees of a module: it sets `device`, which diffusers and transformers forbid on their own."""
 
     def __init__(self, module: torch.nn.Module):
@@ -34,9 +34,6 @@ class Holder(torch.nn.Module):
         self.device = model_management.unet_offload_device()
         # The host adds to the size of an offloaded layer what it takes when it is cast.
         self.manual_cast_dtype = module.compute_dtype
-
-    def to(self, device):
-        return place(self, torch.device(device))
 
 
 class Part:
@@ -76,8 +73,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def room(parts: Sequence[Part]) -> int:
-    """Bytes left for computing when these parts are loaded and all others have left the device: what is loaded now,
-    and in which order, makes no difference."""
+    """Bytes left for computing when these parts are loaded and all others have left, whatever is loaded now."""
     device = model_management.get_torch_device()
     free = free_bytes(device)
     if device.type != "cpu":
@@ -134,7 +130,7 @@ class Handle:
     """What a loader node hands out: it opens the model when it is asked for, and again if it was freed meanwhile.
 
     identity: a hashable of the files and options; handles with the same one share the model. build() opens it and
-    returns an object with `parts`, a list of Part, which it may fill later.
+    returns an object with `parts`, a list of Part.
     """
 
     def __init__(self, identity: tuple, build: Callable):
@@ -181,9 +177,13 @@ def drop_unused():
     """
     with _lock:
         wanted = {handle.identity for handle in _handles}
-        for it in list(_models):
-            if it not in wanted and not any(part.entries for part in _models[it].parts):
-                del _models[it]
+        unused = [
+            it for it, model in _models.items() if it not in wanted and not any(part.entries for part in model.parts)
+        ]
+        for it in unused:
+            del _models[it]
+    if unused:
+        gc.collect()
 
 
 def drop_unused_later():
@@ -195,6 +195,6 @@ def drop_unused_later():
     with _lock:
         if _timer:
             _timer.cancel()
-        _timer = threading.Timer(SECONDS_TO_UNLOAD, lambda: (drop_unused(), gc.collect()))
+        _timer = threading.Timer(SECONDS_TO_UNLOAD, drop_unused)
         _timer.daemon = True
         _timer.start()

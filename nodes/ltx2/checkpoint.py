@@ -4,7 +4,6 @@ The renames are those of scripts/convert_ltx2_to_diffusers.py in the diffusers r
 """
 
 import json
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,10 +13,8 @@ import torch
 from ..errors import WrongModelFile
 from ..host import layers, lora, memory
 from ..host.memory import Part
-from ..weights import check, looks_like
+from ..weights import check, looks_like, shapes
 from . import config as describe
-
-log = logging.getLogger(__name__)
 
 WANTED = "an LTX-2 checkpoint"
 NORMS = {r"\bq_norm\b": "norm_q", r"\bk_norm\b": "norm_k"}
@@ -114,28 +111,37 @@ def split(names: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def skeletons(config: Mapping, text_width: int) -> dict[str, torch.nn.Module]:
-    """The components of a checkpoint on the meta device, by diffusers' names. config: as described()."""
+def classes() -> dict[str, type]:
+    """diffusers' class of each component; imported when needed, since it takes seconds."""
     from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
     from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 
+    return {
+        "transformer": LTX2VideoTransformer3DModel,
+        "connectors": LTX2TextConnectors,
+        "vae": AutoencoderKLLTX2Video,
+        "audio_vae": AutoencoderKLLTX2Audio,
+        "vocoder": LTX2Vocoder,
+    }
+
+
+def skeletons(config: Mapping, text_width: int) -> dict[str, torch.nn.Module]:
+    """The components of a checkpoint on the meta device, by diffusers' names. config: as described()."""
+    arguments = {
+        "transformer": describe.transformer(config),
+        "connectors": describe.connectors(config, text_width),
+        "vae": describe.vae(config),
+        "audio_vae": describe.audio_vae(config),
+        "vocoder": describe.vocoder(config),
+    }
     with torch.device("meta"):
-        return {
-            "transformer": LTX2VideoTransformer3DModel(**describe.transformer(config)),
-            "connectors": LTX2TextConnectors(**describe.connectors(config, text_width)),
-            "vae": AutoencoderKLLTX2Video(**describe.vae(config)),
-            "audio_vae": AutoencoderKLLTX2Audio(**describe.audio_vae(config)),
-            "vocoder": LTX2Vocoder(**describe.vocoder(config)),
-        }
-
-
-def shapes_of(module: torch.nn.Module) -> dict[str, tuple]:
-    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        return {name: kind(**arguments[name]) for name, kind in classes().items()}
 
 
 def check_component(file: str, module: torch.nn.Module, given: Mapping[str, tuple], keys: Iterable[str]):
     """Raise WrongModelFile unless the shapes `given`, by diffusers' names, are the module's; scales come on top."""
-    check(file, WANTED, shapes_of(module), {k: v for k, v in given.items() if not k.endswith(SCALES)}, keys)
+    plain = {name: shape for name, shape in given.items() if not name.endswith(SCALES)}
+    check(file, WANTED, shapes(module.state_dict()), plain, keys)
 
 
 def check_scales(file: str, tensors: Mapping[str, torch.Tensor]):
@@ -149,8 +155,8 @@ def check_scales(file: str, tensors: Mapping[str, torch.Tensor]):
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found="a file whose scales were lost")
 
 
-def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]], dict]:
-    """Skeletons, tensors by component and diffusers' names, and the config of a single file.
+def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]]]:
+    """Skeletons of a single file's components, and their tensors by diffusers' names.
 
     Raises ModelFileBroken or WrongModelFile.
     """
@@ -170,21 +176,14 @@ def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=kind) from error
     parts = {name: {new: tensors[old] for new, old in names[name].items()} for name in modules}
     for name, module in modules.items():
-        check_component(file, module, {key: tuple(it.shape) for key, it in parts[name].items()}, tensors)
-    return modules, parts, config
+        check_component(file, module, shapes(parts[name]), tensors)
+    return modules, parts
 
 
-def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]], dict]:
-    """The same of a folder as diffusers writes it: model_index.json and one folder for each component."""
-    from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
-    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
-
-    classes = {
-        "transformer": LTX2VideoTransformer3DModel, "connectors": LTX2TextConnectors, "vae": AutoencoderKLLTX2Video,
-        "audio_vae": AutoencoderKLLTX2Audio, "vocoder": LTX2Vocoder,
-    }  # fmt: skip
+def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]]]:
+    """The same of a folder as diffusers writes it: one folder for each component. Raises the same."""
     modules, parts = {}, {}
-    for name, kind in classes.items():
+    for name, kind in classes().items():
         folder = Path(path) / name
         files = sorted(folder.glob("*.safetensors"))
         try:
@@ -200,9 +199,8 @@ def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[s
                 file=Path(path).name, wanted=WANTED, reason=reason, found="an incomplete diffusers folder"
             ) from error
         parts[name] = {key: it for file in files for key, it in layers.read(str(file))[0].items()}
-        given = {key: tuple(it.shape) for key, it in parts[name].items()}
-        check_component(f"{Path(path).name}/{name}", modules[name], given, parts[name])
-    return modules, parts, {}
+        check_component(f"{Path(path).name}/{name}", modules[name], shapes(parts[name]), parts[name])
+    return modules, parts
 
 
 # The layers that the published FP8 file quantizes in a block, and the blocks where it does.
@@ -224,6 +222,12 @@ def quantized(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return made
 
 
+def published(name: str) -> str:
+    """The published name of one of the transformer's layers."""
+    first, dot, rest = name.partition(".")
+    return next((it for it, ours in OUTER.items() if ours == first), first) + dot + rest
+
+
 class LTX2:
     """An open checkpoint. Each component is a Part: transformer, connectors, vae, audio_vae, vocoder.
 
@@ -234,12 +238,11 @@ class LTX2:
     @torch.inference_mode()
     def __init__(self, path: str, weights: str = "auto"):
         self.path, self.loras, self.conditioning = path, [], None
-        modules, tensors, config = (open_folder if Path(path).is_dir() else open_file)(path)
+        modules, tensors = (open_folder if Path(path).is_dir() else open_file)(path)
         self.distilled = "distilled" in Path(path).name.lower()
         if weights == "fp8":
             tensors["transformer"] = quantized(tensors["transformer"])
-        dtype = layers.compute_dtype(torch.bfloat16)
-        self.dtype = torch.float32 if tensors["transformer"]["proj_in.weight"].dtype == torch.float32 else dtype
+        self.dtype = layers.compute_dtype(tensors["transformer"]["proj_in.weight"].dtype)
         for name, module in modules.items():
             layers.fill(module, tensors[name], self.dtype, full_precision=weights == "bf16")
             setattr(self, name, Part(module, path))
@@ -253,13 +256,8 @@ class LTX2:
         """Have these LoRAs on, (file, strength) in their order, and no others. Raises what lora.apply raises."""
         key = [(path, strength, memory.identity(path)) for path, strength in loras]
         if key != self.loras:
-            published = {ours: name for name, ours in OUTER.items()}
-            linears = [
-                name for name, it in self.transformer.module.named_modules()
-                if hasattr(it, "in_features")
-            ]  # fmt: skip
-            outer = {name: name.split(".") for name in linears}
-            names = {name: ".".join([published.get(first, first), *rest]) for name, (first, *rest) in outer.items()}
+            linears = [name for name, it in self.transformer.module.named_modules() if hasattr(it, "in_features")]
+            names = {name: published(name) for name in linears}
             self.loras = None
             text = {"text_proj_in": "text_embedding_projection.aggregate_embed"}
             lora.apply([(self.transformer, names), (self.connectors, text)], loras)

@@ -11,7 +11,7 @@ from ..errors import LatentsNotUsable
 from ..host import memory, progress
 from ..video.source import LazyVideo
 from .checkpoint import LTX2
-from .sampling import AUDIO_PER_SECOND, GRID, SCALE_T, Shot
+from .sampling import AUDIO_PER_SECOND, GRID, SCALE_T, Shot, denormalized, denormalized_audio
 from .stream import decode_stream, needed_bytes
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,7 @@ def check_latents(video: torch.Tensor, audio: torch.Tensor):
 
 def shows(shot: Shot, video: torch.Tensor) -> bool:
     """False where a node in between has changed the size that the latents were made for."""
-    width, height = shot.grid_size
-    return tuple(video.shape[2:]) == ((shot.grid_frames - 1) // SCALE_T + 1, height // GRID, width // GRID)
+    return tuple(video.shape[2:]) == shot.latent_size
 
 
 def tiles_for(model: LTX2, video: torch.Tensor, tiling: str) -> tuple[int, int] | None:
@@ -64,8 +63,7 @@ def pictures(model: LTX2, video: torch.Tensor, shot: Shot, tiling: str) -> Itera
     height, width = (min(side, tiles[0]) if tiles else side for side in video.shape[3:])
     what = f"Decoding {shot.width}x{shot.height}"
     memory.load([model.vae], needed_bytes(module, height, width, model.dtype.itemsize), what)
-    mean, std = (it.to(device, model.dtype).view(1, -1, 1, 1, 1) for it in (module.latents_mean, module.latents_std))
-    latents = video.to(device, model.dtype) * std / module.config.scaling_factor + mean
+    latents = denormalized(module, video.to(device, model.dtype))
     left = shot.frames
     for piece in decode_stream(module, latents, tiles=tiles, poll=progress.stop_if_interrupted):
         piece = piece[:left, :, : shot.height, : shot.width].permute(0, 2, 3, 1)
@@ -80,9 +78,7 @@ def sound(model: LTX2, audio: torch.Tensor, shot: Shot) -> Input.Audio:
     module, device = model.audio_vae.module, model.audio_vae.patcher.load_device
     # Next to the picture's it is small: some hundred values for each sample that comes out.
     memory.load([model.audio_vae, model.vocoder], 1000 * audio.shape[2] * 640 * model.dtype.itemsize, "The sound")
-    packed = audio.to(device, model.dtype).transpose(1, 2).flatten(2, 3)
-    mean, std = (it.to(device, model.dtype) for it in (module.latents_mean, module.latents_std))
-    latents = (packed * std + mean).unflatten(2, (8, 16)).transpose(1, 2)
+    latents = denormalized_audio(module, audio.to(device, model.dtype))
     wave = model.vocoder.module(module.decode(latents, return_dict=False)[0])
     rate = model.vocoder.module.config.output_sampling_rate
     return {"waveform": wave[..., : round(shot.frames / shot.fps * rate)].float().cpu(), "sample_rate": rate}

@@ -1,10 +1,10 @@
 """Denoising LTX-2 with diffusers' own pipelines, on components that the host loads."""
 
 import inspect
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 
 import numpy as np
 import PIL.Image
@@ -16,8 +16,6 @@ from ..pictures import fitted
 from .attention import kept_bytes, prepared
 from .checkpoint import LTX2
 from .text_encoder import MAX_TOKENS, Conditioning
-
-log = logging.getLogger(__name__)
 
 GRID = 32  # pixels of one latent in each direction
 SCALE_T = 8  # frames of one latent, after the first
@@ -59,6 +57,12 @@ class Shot:
         frames = -(-(self.frames - 1) // SCALE_T) * SCALE_T + 1
         return frames if round(frames / self.fps * AUDIO_PER_SECOND) else frames + SCALE_T
 
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        """frames, height, width of the latents."""
+        width, height = self.grid_size
+        return (self.grid_frames - 1) // SCALE_T + 1, height // GRID, width // GRID
+
     def image(self, image: torch.Tensor) -> PIL.Image.Image:
         """An IMAGE at the size of the grid: what Decode cuts off again repeats its edge."""
         width, height = self.grid_size
@@ -84,6 +88,11 @@ class Schedule:
     guidance_scale: float
     sigmas: tuple[float, ...] | None
     noise: float = 1.0
+
+    @property
+    def batch(self) -> int:
+        """With guidance the negative prompt is computed beside the other."""
+        return 2 if self.guidance_scale > 1 else 1
 
 
 def schedule(name: str, steps: int, guidance_scale: float) -> Schedule:
@@ -133,13 +142,11 @@ def activation_bytes(model: LTX2, shot: Shot, plan: Schedule) -> int:
     Live tensors of the 19B class on the meta device: 18 values per token and width, and 41 where an image gives each
     token a timestep of its own; the connectors hold the padded states three times.
     """
-    width, height = shot.grid_size
-    tokens = (width // GRID) * (height // GRID) * ((shot.grid_frames - 1) // SCALE_T + 1)
+    tokens = prod(shot.latent_size)
     it = model.transformer.module.config
     values = tokens * it.num_attention_heads * it.attention_head_dim * (20 if shot.text_only else 45)
     text = MAX_TOKENS * model.text_width * 3
-    batch = 2 if plan.guidance_scale > 1 else 1
-    return batch * model.dtype.itemsize * (values + text)
+    return plan.batch * model.dtype.itemsize * (values + text)
 
 
 def denoise(
@@ -161,18 +168,15 @@ def denoise(
     parts = [model.connectors, model.transformer]
     if not shot.text_only:
         parts.append(model.vae)
-    batch = 2 if plan.guidance_scale > 1 else 1
     needed = activation_bytes(model, shot, plan)
-    keep = kept_bytes(model.transformer.module, MAX_TOKENS, batch, model.dtype.itemsize)
+    keep = kept_bytes(model.transformer.module, MAX_TOKENS, plan.batch, model.dtype.itemsize)
     device = model.transformer.patcher.load_device
     room = memory.room(parts) > needed + keep
     memory.load(parts, needed + (keep if room else 0), f"LTX-2 at {shot.width}x{shot.height}, {shot.frames} frames")
 
     kind = "text" if shot.text_only else "image" if latents is None and plain_image(shot) else "condition"
     pipe = pipeline(model, kind, plan, device)
-    width, height = shot.grid_size
-    frames = (shot.grid_frames - 1) // SCALE_T + 1
-    size = (frames, height // GRID, width // GRID)
+    (width, height), size = shot.grid_size, shot.latent_size
     inputs = {
         **guidance_off(plan.guidance_scale),
         **prompts(conditioning, plan, model.dtype, device),
@@ -184,8 +188,8 @@ def denoise(
     }  # fmt: skip
     if latents is not None:
         video, audio = latents
-        inputs["latents"] = denormalized(pipe, video.to(device))
-        inputs["audio_latents"] = denormalized_audio(pipe, audio.to(device))
+        inputs["latents"] = denormalized(pipe.vae, video.to(device))
+        inputs["audio_latents"] = denormalized_audio(pipe.audio_vae, audio.to(device))
         inputs["noise_scale"] = plan.noise
     last = {}
 
@@ -239,7 +243,7 @@ def guidance_off(guidance_scale: float) -> dict:
 
 def prompts(conditioning: Conditioning, plan: Schedule, dtype: torch.dtype, device: torch.device) -> dict:
     kinds = {"": conditioning.positive}
-    if plan.guidance_scale > 1:
+    if plan.batch == 2:
         kinds["negative_"] = conditioning.negative
     found = {}
     for kind, states in kinds.items():
@@ -278,12 +282,24 @@ def unpacked_audio(tokens: torch.Tensor) -> torch.Tensor:
     return tokens.unflatten(2, (8, 16)).transpose(1, 2)
 
 
-def denormalized(pipe, video: torch.Tensor) -> torch.Tensor:
-    return pipe._denormalize_latents(video, pipe.vae.latents_mean, pipe.vae.latents_std, pipe.vae.config.scaling_factor)
+def statistics(vae, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """mean and std of a VAE's latents, on the device and in the dtype of `like`."""
+    return vae.latents_mean.to(like), vae.latents_std.to(like)
 
 
-def denormalized_audio(pipe, audio: torch.Tensor) -> torch.Tensor:
-    """The statistics are those of the packed 8 x 16 values of a moment."""
-    packed = audio.transpose(1, 2).flatten(2, 3)
-    vae = pipe.audio_vae
-    return unpacked_audio(pipe._denormalize_audio_latents(packed, vae.latents_mean, vae.latents_std))
+def denormalized(vae, video: torch.Tensor) -> torch.Tensor:
+    """[1, 128, F, h, w] as the decoder takes it (diffusers, LTX2Pipeline._denormalize_latents)."""
+    mean, std = (it.view(1, -1, 1, 1, 1) for it in statistics(vae, video))
+    return video * std / vae.config.scaling_factor + mean
+
+
+def normalized(vae, video: torch.Tensor) -> torch.Tensor:
+    """The inverse of denormalized()."""
+    mean, std = (it.view(1, -1, 1, 1, 1) for it in statistics(vae, video))
+    return (video - mean) * vae.config.scaling_factor / std
+
+
+def denormalized_audio(vae, audio: torch.Tensor) -> torch.Tensor:
+    """[1, 8, L, 16] as the decoder takes it. The statistics are those of the packed 8 x 16 values of a moment."""
+    mean, std = statistics(vae, audio)
+    return unpacked_audio(audio.transpose(1, 2).flatten(2, 3) * std + mean)

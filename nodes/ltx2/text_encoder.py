@@ -1,7 +1,6 @@
 """Gemma 3 12B, the text encoder of LTX-2: the language model only, run on the real tokens only."""
 
 import json
-import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,7 @@ import torch
 from ..errors import ModelFileMissing, PromptTooLong, WrongModelFile, WrongTextEncoder
 from ..host import layers, memory
 from ..host.memory import Part
-from ..weights import check, looks_like
-
-log = logging.getLogger(__name__)
+from ..weights import check, looks_like, shapes
 
 WANTED = "a Gemma 3 text encoder"
 MAX_TOKENS = 1024
@@ -105,14 +102,15 @@ class TextEncoder:
             raise ModelFileMissing(file="model*.safetensors", folder=path, model="ltx2")
         tensors = {key: it for file in files for key, it in layers.read(str(file))[0].items()}
         names = language_model(tensors)
-        shapes = {new: tuple(tensors[old].shape) for new, old in names.items()}
+        weights = {new: tensors[old] for new, old in names.items()}
+        found = shapes(weights)
         try:
             if place.is_dir():
                 given = json.loads((place / "config.json").read_text(encoding="utf-8"))
                 given = given.get("text_config", given)
                 config = Gemma3TextConfig.from_dict(given)
             else:
-                config = text_config(shapes)
+                config = text_config(found)
             with torch.device("meta"):
                 model = Gemma3TextModel(config)
         except Exception as error:
@@ -123,22 +121,22 @@ class TextEncoder:
         scale = config.hidden_size**0.5
         # A plain embedding, so that it becomes one of the host's layers; its scale follows it below.
         model.embed_tokens = torch.nn.Embedding(config.vocab_size, config.hidden_size, device="meta")
-        needed = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        needed = shapes(model.state_dict())
         # NVFP4 holds two values in a byte, so its shapes tell nothing here.
         two = ".weight_scale_2"
-        packed = {name.removesuffix(two) + ".weight" for name in shapes if name.endswith(two)}
+        packed = {name.removesuffix(two) + ".weight" for name in found if name.endswith(two)}
         given = {
             name: needed.get(name, shape) if name in packed else shape
-            for name, shape in shapes.items()
+            for name, shape in found.items()
             if not name.endswith(SCALES)
         }
         check(place.name, WANTED, needed, given, tensors)
         self.width = config.hidden_size * (config.num_hidden_layers + 1)
         self.tokens = tokenizer(place, tensors)
         rope = dict(type(model.rotary_emb)(config).named_buffers(prefix="rotary_emb"))
-        weights = {new: tensors[old] for new, old in names.items()}
-        first = weights["layers.0.input_layernorm.weight"].dtype
-        dtype = torch.float32 if first == torch.float32 and not place.is_dir() else layers.compute_dtype(torch.bfloat16)
+        # Lightricks' folder holds the bfloat16 weights as float32.
+        stored = torch.bfloat16 if place.is_dir() else weights["layers.0.input_layernorm.weight"].dtype
+        dtype = layers.compute_dtype(stored)
         # Kept where the published FP4 and FP8 encoders have them: ComfyUI multiplies in full precision here as well.
         layers.fill(model, weights, dtype, buffers=rope, full_precision=True)
         model.embed_tokens.register_forward_hook(lambda _, __, found: found.to(dtype) * scale)

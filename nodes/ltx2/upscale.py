@@ -9,13 +9,12 @@ import torch
 from ..errors import WrongModelFile
 from ..host import layers, memory
 from ..host.memory import Part
-from ..weights import check, looks_like
+from ..weights import check, looks_like, shapes
 from .checkpoint import LTX2
-from .sampling import Shot, denoise, refining
+from .sampling import Shot, denoise, denormalized, normalized, refining
 from .text_encoder import Conditioning
 
 WANTED = "the spatial x2 upscaler of LTX-2"
-MID_CHANNELS = 1024
 BLOCKS = 4
 
 
@@ -43,10 +42,8 @@ def open_upscaler(path: str) -> Part:
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=looks_like(tensors)) from error
-    needed = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    check(file, WANTED, needed, {name: tuple(it.shape) for name, it in tensors.items()}, tensors)
-    dtype = torch.float32 if first.dtype == torch.float32 else layers.compute_dtype(torch.bfloat16)
-    return Part(layers.fill(module, tensors, dtype), path)
+    check(file, WANTED, shapes(module.state_dict()), shapes(tensors), tensors)
+    return Part(layers.fill(module, tensors, layers.compute_dtype(first.dtype)), path)
 
 
 def upscale(
@@ -65,17 +62,16 @@ def upscale(
     video, audio = latents
     upscaler = open_upscaler(path)
     vae, dtype, device = model.vae.module, upscaler.module.compute_dtype, upscaler.patcher.load_device
-    mean, std = (it.to(device, dtype).view(1, -1, 1, 1, 1) for it in (vae.latents_mean, vae.latents_std))
     # The widest stage holds the doubled picture, four times as many latents, in the model's channels: four copies.
     activations = 16 * video[0, 0].numel() * upscaler.module.config.mid_channels * dtype.itemsize
     try:
         memory.load([upscaler], activations, "The latent upscaler")
-        doubled = upscaler.module(video.to(device, dtype) * std / vae.config.scaling_factor + mean)
-        doubled = ((doubled - mean) * vae.config.scaling_factor / std).float()
+        doubled = upscaler.module(denormalized(vae, video.to(device, dtype)))
+        doubled = normalized(vae, doubled).float()
     finally:
         memory.unload(upscaler)
     larger = shot.doubled
-    width, height = larger.grid_size
-    doubled = doubled[..., : height // 32, : width // 32]
+    _, height, width = larger.latent_size
+    doubled = doubled[..., :height, :width]
     made = denoise(model, conditioning, larger, refining(), seed, step, (doubled, audio))
     return *made, larger

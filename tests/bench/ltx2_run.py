@@ -23,7 +23,7 @@ def stock_pipeline(path: Path):
     """diffusers' own, on its own layers, with the tensors of the file."""
     from diffusers import FlowMatchEulerDiscreteScheduler, LTX2Pipeline
 
-    modules, tensors, _ = checkpoint.open_file(str(path))
+    modules, tensors = checkpoint.open_file(str(path))
     for name, module in modules.items():
         module.load_state_dict(tensors[name], assign=True)
         module.eval().requires_grad_(False)

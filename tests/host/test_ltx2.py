@@ -264,8 +264,8 @@ def test_latents_of_another_kind_are_refused(server):
     assert "not picture and sound" in fails(server, graph(empty, decode_latents=["empty", 0]))
 
 
-def test_another_cache_the_default_attention_and_no_memory(tmp_path):
-    """--cache-classic keeps what a prompt does not use; --cpu alone takes sub-quadratic attention."""
+def test_with_another_cache_and_without_memory(tmp_path):
+    """--cache-classic keeps what a prompt does not use."""
     put_models(tmp_path / "models")
     packs = [REPO, Path(__file__).parent / "memory_pack"]
     with ComfyHost(tmp_path, args=["--cache-classic"], packs=packs, env={"OMP_NUM_THREADS": "1"}) as host:

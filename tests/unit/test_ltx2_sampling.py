@@ -6,7 +6,7 @@ import torch
 from tiny.ltx2 import write_checkpoint
 from tiny.stock import pipeline
 from xavi9videos.nodes.errors import BadSteps
-from xavi9videos.nodes.ltx2 import sampling
+from xavi9videos.nodes.ltx2 import attention, sampling
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
 from xavi9videos.nodes.ltx2.text_encoder import Conditioning
 
@@ -158,3 +158,14 @@ def test_where_memory_is_short_nothing_is_kept_and_nothing_changes(model, condit
     rich = ours(model, conditioning)
     monkeypatch.setattr(sampling, "kept_bytes", lambda *_: 1e15)
     assert equal(ours(model, conditioning), rich)
+
+
+def test_the_attention_that_a_cpu_host_takes_by_default_is_within_rounding(model, conditioning, monkeypatch):
+    from comfy.ldm.modules.attention import attention_sub_quad
+
+    expected = ours(model, conditioning)
+    monkeypatch.setattr(attention, "attention", attention_sub_quad)
+    found = ours(model, conditioning)
+    # Not equal, or the other attention was not called.
+    assert not equal(found, expected)
+    assert all((a - b).norm() / b.norm() < 1e-5 for a, b in zip(found, expected, strict=True))
