@@ -1,5 +1,6 @@
 """One picture out of an IMAGE, checked and made to fit."""
 
+import numpy as np
 import torch
 from comfy_api.latest import Input
 from PIL import Image, ImageOps
@@ -29,3 +30,9 @@ def fitted(image: Input.Image, size: tuple[int, int]) -> Image.Image:
     if picture.mode == "RGBA":
         picture = Image.alpha_composite(Image.new("RGBA", size, "black"), picture)
     return picture.convert("RGB")
+
+
+def extended(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """`picture` at the top left of one of `size` (width, height), whose rest repeats its right and lower edges."""
+    right, bottom = size[0] - picture.width, size[1] - picture.height
+    return Image.fromarray(np.pad(np.asarray(picture), ((0, bottom), (0, right), (0, 0)), mode="edge"))

@@ -1,5 +1,6 @@
-"""What a file of weights holds: does it fit the module, and if not, what does it look like?"""
+"""What a file of weights holds: whose are its names, does it fit the module, and if not, what does it look like?"""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from .errors import WrongModelFile
@@ -30,6 +31,29 @@ def looks_like(keys: Iterable[str]) -> str:
     """The kind of model that has these keys, in words."""
     text = "\n".join(keys)
     return next((kind for kind, marks in KINDS if any(mark in text for mark in marks)), "no model that this pack knows")
+
+
+def renamed(name: str, rules: Mapping) -> str:
+    """`name` after each of the rules, a pattern and what re.sub makes of it."""
+    for pattern, new in rules.items():
+        name = re.sub(pattern, new, name)
+    return name
+
+
+def split(names: Iterable[str], components: Mapping[str, tuple]) -> dict[str, dict[str, str]]:
+    """For each component: the module's name -> the name in the file. Names of no component are left out.
+
+    components: for each the patterns of how its names begin, which are cut off, and the rules for the rest. A name
+    belongs to the first that fits.
+    """
+    found = {component: {} for component in components}
+    for name in names:
+        for component, (starts, rules) in components.items():
+            rest = next((name[it.end() :] for start in starts if (it := re.match(start, name))), None)
+            if rest is not None:
+                found[component][renamed(rest, rules)] = name
+                break
+    return found
 
 
 def shapes(tensors: Mapping) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""ComfyUI's own layout of LTX-2 latents, and the live preview of them."""
+"""ComfyUI's own layout of LTX-2 latents, and the live preview of any."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -27,12 +27,15 @@ def parted(samples: torch.Tensor | NestedTensor) -> tuple[torch.Tensor, torch.Te
     return video, audio
 
 
-def step_callback(steps: int) -> Callable[[int, torch.Tensor], None]:
-    """For the node that is executing: give it the step that is done and the clean picture so far, [1, 128, f, h, w].
+def step_callback(steps: int, latents: str) -> Callable[[int, torch.Tensor], None]:
+    """For the node that is executing: give it the step that is done and the clean latents so far.
 
-    It moves the bar and, where the host was told to, shows a preview.
+    It moves the bar and, where the host was told to, shows a preview of the first frame of [1, channels, frames, h, w],
+    or of [1, channels, h, w]. latents: their class in comfy.latent_formats.
     """
     device = model_management.get_torch_device()
-    model = SimpleNamespace(load_device=device, model=SimpleNamespace(latent_format=comfy.latent_formats.LTXAV()))
+    model = SimpleNamespace(
+        load_device=device, model=SimpleNamespace(latent_format=getattr(comfy.latent_formats, latents)())
+    )
     show = latent_preview.prepare_callback(model, steps)
     return lambda step, clean: show(step, clean, None, steps)

@@ -46,15 +46,21 @@ def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise ModelFileBroken(file=path, megabytes=os.path.getsize(path) / 1e6, reason=reason[:300]) from error
 
 
-def compute_dtype(weights: torch.dtype) -> torch.dtype:
-    """What the host multiplies in on its device, for weights of this dtype: bfloat16 where it can, else float32."""
+def compute_dtype(weights: torch.dtype, half: torch.dtype = torch.bfloat16) -> torch.dtype:
+    """What the host multiplies in on its device, for weights of this dtype: `half` where it can, else float32."""
     device = model_management.get_torch_device()
-    supported = [torch.bfloat16, torch.float32]
+    supported = [half, torch.float32]
     return model_management.unet_manual_cast(weights, device, supported) or weights
 
 
 class Mapped:
     """A module whose parameters come from a mapped file: back on the CPU they are the file again, not a copy."""
+
+    flow: torch.dtype | None = None
+
+    def loaded_dtype(self, value: torch.Tensor) -> torch.dtype:
+        """A float32 weight of a layer takes on the device what flows through it: each call would cast it to that."""
+        return self.flow if self.flow and value.dtype == torch.float32 else value.dtype
 
     def to(self, device):
         for it in self.modules():
@@ -84,7 +90,7 @@ def place_own(module: torch.nn.Module, device: torch.device):
     for name, value in [*module._parameters.items(), *module._buffers.items()]:
         if value is None or value.device == device:
             continue
-        there = module.mapped[name] if device.type == "cpu" else value.to(device)
+        there = module.mapped[name] if device.type == "cpu" else value.to(device, module.loaded_dtype(value))
         if name in module._buffers:
             module._buffers[name] = there
         elif device.type == "cpu":
@@ -156,6 +162,8 @@ def fill(
                 if value is not None and value.dtype != dtype and value.is_floating_point():
                     it._parameters[name] = torch.nn.Parameter(value.to(dtype), requires_grad=False)
         it.mapped = {**it._parameters, **it._buffers}
+        if type(it) in LAYERS.values():
+            it.flow = dtype
         if it is module or it.mapped:
             it.__class__ = mapped_class(type(it), root=it is module)
     if empty := [name for name, value in [*module.named_parameters(), *module.named_buffers()] if value.is_meta]:

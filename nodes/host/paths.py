@@ -10,6 +10,7 @@ from comfy.cli_args import args
 
 from ..errors import BadFilenamePrefix, ModelFileMissing
 
+PIPELINE = "model_index.json"  # in the folder of a whole pipeline
 FOLDERS = {"output": folder_paths.get_output_directory, "temp": folder_paths.get_temp_directory}
 
 
@@ -68,6 +69,17 @@ def model_path(kind: str, name: str, model: str) -> str:
         if inside != "." and (root / inside).exists():
             return str(root / inside)
     raise ModelFileMissing(file=name or "(none chosen)", folder=" or ".join(roots), model=model)
+
+
+def checkpoint_names() -> list[str]:
+    """The files in checkpoints, and the folders of whole pipelines in diffusers."""
+    return model_names("checkpoints") + model_names("diffusers", PIPELINE)
+
+
+def checkpoint_path(name: str, model: str) -> str:
+    """The full path of one of checkpoint_names(). Raises ModelFileMissing, as model_path()."""
+    kind = "diffusers" if name in model_names("diffusers", PIPELINE) else "checkpoints"
+    return model_path(kind, name, model)
 
 
 def temp_file(suffix: str) -> Path:

@@ -6,11 +6,12 @@ transformer_ltx2.py with cross_attn_mod=False).
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 from ..host.layers import attention
+from ..once import Run, run_of
 
 
 class HostAttention:
@@ -39,41 +40,11 @@ class HostAttention:
 class TextAttention(HostAttention):
     """The same for attention to the text, whose keys and values are kept in `run`."""
 
-    def __init__(self, run: "Run"):
+    def __init__(self, run: Run):
         self.run = run
 
     def keys_values(self, attn, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.run.once(attn, lambda: super(TextAttention, self).keys_values(attn, context))
-
-
-class Run:
-    """What one denoising run keeps: a set of results for each text that the transformer is called with.
-
-    A text is known by its tensor, held here, since an address is used again after a tensor is gone.
-    """
-
-    def __init__(self):
-        self.texts: list[tuple[torch.Tensor, dict]] = []
-        self.kept: dict = {}
-
-    def begin(self, module, args, inputs):
-        """A forward pre-hook of the transformer."""
-        text = inputs["encoder_hidden_states"]
-        found = next((kept for it, kept in self.texts if it is text), None)
-        if found is None:
-            found = {}
-            self.texts.append((text, found))
-        self.kept = found
-
-    def once(self, module, compute):
-        if module not in self.kept:
-            self.kept[module] = compute()
-        return self.kept[module]
-
-    def keep(self, module: torch.nn.Module):
-        """Have the module answer with its first result; undone by `del module.forward`."""
-        compute = module.forward
-        module.forward = lambda *args, **inputs: self.once(module, lambda: compute(*args, **inputs))
 
 
 def gate_of_other(module, args, inputs):
@@ -91,32 +62,22 @@ def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterat
 
     keep: False computes all of it at each step, where memory is short. stock_gate: leave the gate as diffusers has it.
     """
-    run, hooks, kept = Run(), [], []
-    before = transformer.attn_processors
-    transformer.set_attn_processor(HostAttention())
-    hooks.append(transformer.register_forward_pre_hook(run.begin, with_kwargs=True))
-    if not stock_gate:
-        gate = transformer.av_cross_attn_video_a2v_gate
-        hooks.append(gate.register_forward_pre_hook(gate_of_other, with_kwargs=True))
-    if keep:
-        text = TextAttention(run)
-        for block in transformer.transformer_blocks:
-            block.attn2.set_processor(text)
-            block.audio_attn2.set_processor(text)
-        kept = [
-            transformer.caption_projection, transformer.audio_caption_projection, transformer.rope,
-            transformer.audio_rope, transformer.cross_attn_rope, transformer.cross_attn_audio_rope,
-        ]  # fmt: skip
-        for module in kept:
-            run.keep(module)
-    try:
+    with run_of(transformer) as run, ExitStack() as hooks:
+        transformer.set_attn_processor(HostAttention())
+        if not stock_gate:
+            gate = transformer.av_cross_attn_video_a2v_gate
+            hooks.callback(gate.register_forward_pre_hook(gate_of_other, with_kwargs=True).remove)
+        if keep:
+            text = TextAttention(run)
+            for block in transformer.transformer_blocks:
+                block.attn2.set_processor(text)
+                block.audio_attn2.set_processor(text)
+            for module in (
+                transformer.caption_projection, transformer.audio_caption_projection, transformer.rope,
+                transformer.audio_rope, transformer.cross_attn_rope, transformer.cross_attn_audio_rope,
+            ):  # fmt: skip
+                run.keep(module)
         yield run
-    finally:
-        for module in kept:
-            del module.forward
-        for hook in hooks:
-            hook.remove()
-        transformer.set_attn_processor(dict(before))
 
 
 def kept_bytes(transformer, tokens: int, batch: int, itemsize: int) -> int:

@@ -3,17 +3,17 @@
 The renames are those of scripts/convert_ltx2_to_diffusers.py in the diffusers repo: nothing but names changes.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
+from .. import folder
 from ..errors import WrongModelFile
 from ..host import layers, lora, memory
 from ..host.memory import Part
-from ..weights import check, looks_like, shapes
+from ..weights import check, looks_like, shapes, split
 from . import config as describe
 
 WANTED = "an LTX-2 checkpoint"
@@ -48,7 +48,8 @@ def up_block(number: int) -> str:
     return f"decoder.up_blocks.{(number - 1) // 2}." + ("upsamplers.0." if number % 2 else "")
 
 
-# Each component: the start of its names in the file, and what its names become. A name belongs to the first that fits.
+# Each component: the start of its names in the file, and what its names become. Not in diffusers: statistics that only
+# the encoder's training used.
 COMPONENTS = {
     "connectors": (
         (r"^model\.diffusion_model\.(?=(video|audio)_embeddings_connector\.)", r"^(?=text_embedding_projection\.)"),
@@ -68,7 +69,7 @@ COMPONENTS = {
         },
     ),
     "vae": (
-        (r"^vae\.",),
+        (r"^vae\.(?!per_channel_statistics\.(channel|mean-of-stds))",),
         {
             r"^encoder\.down_blocks\.(\d+)\.": lambda it: down_block(int(it[1])),
             r"^decoder\.up_blocks\.(\d+)\.": lambda it: up_block(int(it[1])),
@@ -76,7 +77,7 @@ COMPONENTS = {
             **STATISTICS,
         },
     ),
-    "audio_vae": ((r"^audio_vae\.",), STATISTICS),
+    "audio_vae": ((r"^audio_vae\.(?!per_channel_statistics\.(channel|mean-of-stds))",), STATISTICS),
     "vocoder": (
         (r"^vocoder\.",),
         {
@@ -87,28 +88,7 @@ COMPONENTS = {
         },
     ),
 }
-# Statistics that only the encoder's training used; diffusers has no place for them.
-UNUSED = re.compile(r"per_channel_statistics\.(channel|mean-of-stds.*)$")
 SCALES = (".weight_scale", ".input_scale", layers.MARKER)
-
-
-def renamed(name: str, rules: Mapping) -> str:
-    for pattern, new in rules.items():
-        name = re.sub(pattern, new, name)
-    return name
-
-
-def split(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """For each component: diffusers' name -> the name in the file. Names of no component are left out."""
-    found = {component: {} for component in COMPONENTS}
-    for name in names:
-        for component, (starts, rules) in COMPONENTS.items():
-            rest = next((name[it.end() :] for start in starts if (it := re.match(start, name))), None)
-            if rest is not None:
-                if not UNUSED.search(rest):
-                    found[component][renamed(rest, rules)] = name
-                break
-    return found
 
 
 def classes() -> dict[str, type]:
@@ -168,7 +148,7 @@ def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str
     check_scales(file, tensors)
     try:
         config = describe.described(metadata)
-        names = split(tensors)
+        names = split(tensors, COMPONENTS)
         width = tensors[names["connectors"]["text_proj_in.weight"]].shape[1]
         modules = skeletons(config, width)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -181,25 +161,10 @@ def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str
 
 
 def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]]]:
-    """The same of a folder as diffusers writes it: one folder for each component. Raises the same."""
-    modules, parts = {}, {}
-    for name, kind in classes().items():
-        folder = Path(path) / name
-        files = sorted(folder.glob("*.safetensors"))
-        try:
-            given = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            found = given["_class_name"] if files else "a folder without weights"
-            if found != kind.__name__:
-                raise WrongModelFile(file=folder, wanted=WANTED, reason=f"{kind.__name__} is needed", found=found)
-            with torch.device("meta"):
-                modules[name] = kind.from_config(given)
-        except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-            reason = f"its {name}/config.json does not make a model ({type(error).__name__}: {error})"
-            raise WrongModelFile(
-                file=Path(path).name, wanted=WANTED, reason=reason, found="an incomplete diffusers folder"
-            ) from error
-        parts[name] = {key: it for file in files for key, it in layers.read(str(file))[0].items()}
-        check_component(f"{Path(path).name}/{name}", modules[name], shapes(parts[name]), parts[name])
+    """The same of a folder as diffusers writes it. Raises the same."""
+    modules, parts = folder.open_folder(path, WANTED, classes())
+    for name, module in modules.items():
+        check_component(f"{Path(path).name}/{name}", module, shapes(parts[name]), parts[name])
     return modules, parts
 
 

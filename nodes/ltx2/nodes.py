@@ -16,6 +16,7 @@ local()
 
 CATEGORY = "Xavi9Videos/LTX-2"
 OURS = "xavi9_ltx2"  # the key of a LATENT under which what was asked for travels
+LATENTS = "LTXAV"  # what the host calls their format
 MODEL = io.Custom("LTX2_MODEL")
 CONDITIONING = io.Custom("LTX2_CONDITIONING")
 
@@ -44,19 +45,17 @@ class LTX2Model(memory.Handle):
         return model
 
 
-def checkpoints() -> list[str]:
-    return paths.model_names("checkpoints") + paths.model_names("diffusers", "model_index.json")
-
-
 def text_encoders() -> list[str]:
     inside = paths.model_names("diffusers", "config.json")
     return paths.model_names("text_encoders", "config.json") + [it for it in inside if it.endswith("text_encoder")]
 
 
-def found(kind: str, name: str) -> str:
-    """The path of a file, or of a folder under diffusers. Raises ModelFileMissing, which names `kind`'s folders."""
-    if name in paths.model_names("diffusers", "config.json" if kind == "text_encoders" else "model_index.json"):
-        kind = "diffusers"
+def checkpoint_path(name: str) -> str:
+    return paths.checkpoint_path(name, "ltx2")
+
+
+def text_encoder_path(name: str) -> str:
+    kind = "diffusers" if name in paths.model_names("diffusers", "config.json") else "text_encoders"
     return paths.model_path(kind, name, "ltx2")
 
 
@@ -73,7 +72,7 @@ class LTX2Loader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=checkpoints(),
+                    options=paths.checkpoint_names(),
                     tooltip="ltx-2-19b-distilled-fp8.safetensors (fast) or ltx-2-19b-dev-fp8.safetensors, from "
                     "ComfyUI's checkpoints folder; or a folder in diffusers.",
                 ),
@@ -96,18 +95,18 @@ class LTX2Loader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint=None, text_encoder=None):
-        for kind, name in (("checkpoints", checkpoint), ("text_encoders", text_encoder)):
-            if name is not None and (answer := said(found, kind, name)) is not True:
+        for path, name in ((checkpoint_path, checkpoint), (text_encoder_path, text_encoder)):
+            if name is not None and (answer := said(path, name)) is not True:
                 return answer
         return True
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint, text_encoder, weights):
-        return memory.identity(found("checkpoints", checkpoint), found("text_encoders", text_encoder))
+        return memory.identity(checkpoint_path(checkpoint), text_encoder_path(text_encoder))
 
     @classmethod
     def execute(cls, checkpoint: str, text_encoder: str, weights: str) -> io.NodeOutput:
-        handle = LTX2Model(found("checkpoints", checkpoint), found("text_encoders", text_encoder), weights)
+        handle = LTX2Model(checkpoint_path(checkpoint), text_encoder_path(text_encoder), weights)
         handle.model  # opened now, so that a wrong file is named on this node
         return io.NodeOutput(handle)
 
@@ -300,7 +299,7 @@ class LTX2Sampler(io.ComfyNode):
         if opened.distilled != (schedule == "distilled") and not model.loras:
             kind = "distilled" if opened.distilled else "dev"
             progress.show_text(cls.hidden, f"The checkpoint is {kind}, the schedule is {schedule}: expect poor results")
-        made = sampling.denoise(opened, conditioning, shot, plan, seed, layout.step_callback(plan.steps))
+        made = sampling.denoise(opened, conditioning, shot, plan, seed, layout.step_callback(plan.steps, LATENTS))
         return io.NodeOutput({"samples": layout.joined(*made), OURS: shot})
 
 
@@ -343,7 +342,7 @@ class LTX2Upscale(io.ComfyNode):
 
         samples, shot = asked(latents)
         path = paths.model_path("latent_upscale_models", upscaler, "ltx2")
-        step = layout.step_callback(sampling.refining().steps)
+        step = layout.step_callback(sampling.refining().steps, LATENTS)
         *made, larger = upscale.upscale(model.patched(), conditioning, shot, samples, path, seed, step)
         return io.NodeOutput({"samples": layout.joined(*made), OURS: larger})
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 
-import numpy as np
 import PIL.Image
 import torch
 
 from ..errors import BadSteps
 from ..host import memory
-from ..pictures import fitted
+from ..pictures import extended, fitted
 from .attention import kept_bytes, prepared
 from .checkpoint import LTX2
 from .text_encoder import MAX_TOKENS, Conditioning
@@ -65,10 +64,7 @@ class Shot:
 
     def image(self, image: torch.Tensor) -> PIL.Image.Image:
         """An IMAGE at the size of the grid: what Decode cuts off again repeats its edge."""
-        width, height = self.grid_size
-        right, bottom = width - self.width, height - self.height
-        pixels = np.asarray(fitted(image, (self.width, self.height)))
-        return PIL.Image.fromarray(np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode="edge"))
+        return extended(fitted(image, (self.width, self.height)), self.grid_size)
 
     @property
     def text_only(self) -> bool:

@@ -45,7 +45,7 @@ def transformers(described: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
     core.load_state_dict({name.removeprefix(MODEL): it for name, it in state.items()}, assign=True)
     made = describe.described({"config": json.dumps(described)})
     module = checkpoint.skeletons(made, TEXT * models.TEXT_STATES)["transformer"]
-    names = checkpoint.split(state)["transformer"]
+    names = checkpoint.split(state, checkpoint.COMPONENTS)["transformer"]
     return layers.fill(module, {new: state[old] for new, old in names.items()}, torch.float32), core
 
 

@@ -53,7 +53,7 @@ class Run:
         # No room for what a run keeps from step to step, so that both compute the same.
         with mock.patch.object(sampling, "kept_bytes", lambda *_: math.inf):
             made = sampling.denoise(
-                self.handle.patched(), self.conditioning, SHOT, plan, SEED, layout.step_callback(plan.steps)
+                self.handle.patched(), self.conditioning, SHOT, plan, SEED, layout.step_callback(plan.steps, "LTXAV")
             )
         video = decode.video_of(self.handle, layout.parted(layout.joined(*made)), SHOT, "off")
         self.found["ours"] = (torch.stack(list(video.images())), video.audio()["waveform"])

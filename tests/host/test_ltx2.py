@@ -1,78 +1,36 @@
 """LTX-2 through POST /prompt of a real server, on tiny weights in the published formats."""
 
-import copy
-import json
 import re
 import time
 from pathlib import Path
 
 import av
 import pytest
-from clips import packets, probe
-from comfy_host import STOP_SECONDS, ComfyHost, PromptRejected
+from clips import packets
+from comfy_host import STOP_SECONDS, ComfyHost
+from graphs import (
+    GEMMA_FILE,
+    LTX2,
+    LTX2_FILE,
+    all_closed,
+    changed,
+    fails,
+    mapped,
+    memory_of,
+    opened,
+    picture,
+    refused,
+    run,
+    settle,
+)
 from setup_host import REPO
 from tiny import gemma
 from tiny.models import put_models
 
-DISTILLED = "ltx-2-19b-distilled-fp8.safetensors"
-GEMMA = "gemma_3_12B_it_fp8_scaled.safetensors"
-GRAPH = {
-    "load": {"class_type": "Xavi9LTX2Loader", "inputs": {
-        "checkpoint": DISTILLED, "text_encoder": GEMMA, "weights": "auto"}},
-    "text": {"class_type": "Xavi9LTX2TextEncode", "inputs": {
-        "model": ["load", 0], "prompt": "A red fox runs through snow.", "negative_prompt": ""}},
-    "sample": {"class_type": "Xavi9LTX2Sampler", "inputs": {
-        "model": ["load", 0], "conditioning": ["text", 0], "width": 96, "height": 64, "frames": 9, "fps": 25,
-        "schedule": "distilled", "steps": 0, "guidance_scale": 0.0, "seed": 1}},
-    "decode": {"class_type": "Xavi9LTX2Decode", "inputs": {
-        "model": ["load", 0], "latents": ["sample", 0], "tiling": "auto"}},
-    "save": {"class_type": "Xavi9VideoSave", "inputs": {
-        "video": ["decode", 0], "filename_prefix": "ltx2/video", "format": "auto", "save_to": "output"}},
-}  # fmt: skip
-
 
 def graph(*more: dict, **inputs) -> dict:
-    """GRAPH with these inputs, as node_input=value, and with more nodes."""
-    made = copy.deepcopy(GRAPH)
-    for nodes in more:
-        made |= nodes
-    for name, value in inputs.items():
-        node, _, key = name.partition("_")
-        made[node]["inputs"][key] = value
-    return made
-
-
-def run(host: ComfyHost, prompt: dict) -> Path:
-    """The file that a graph saves. Fails with the node's error."""
-    entry = host.run(prompt)
-    assert not (error := host.error(entry)), error["exception_message"]
-    [path] = host.files(entry)
-    return path
-
-
-def picture(path: Path) -> tuple[int, int, int, int]:
-    """Width, height, frames and frames per second, by ffprobe."""
-    video = probe(path)["video"]
-    return video["width"], video["height"], int(video["nb_read_frames"]), int(video["r_frame_rate"].removesuffix("/1"))
-
-
-def fails(host: ComfyHost, prompt: dict) -> str:
-    """The words that a graph dies with, where it runs at all."""
-    error = host.error(host.run(prompt))
-    assert error
-    return error["exception_message"]
-
-
-def refused(host: ComfyHost, prompt: dict) -> str:
-    with pytest.raises(PromptRejected) as caught:
-        host.post(prompt)
-    assert caught.value.status == 400
-    return json.dumps(caught.value.body)
-
-
-def opened(host: ComfyHost) -> int:
-    """How many weight files have been opened, by the log."""
-    return host.log().count("Opening ")
+    """LTX2 with these inputs, as node_input=value, and with more nodes."""
+    return changed(LTX2, *more, **inputs)
 
 
 def encoders(host: ComfyHost) -> int:
@@ -142,39 +100,17 @@ def test_only_a_new_seed_opens_no_file_and_loads_no_text_encoder(server, uncache
     assert (opened(server), encoders(server)) == (before[0] + 1, before[1] + 1)
 
 
-def memory_of(host: ComfyHost) -> tuple[int, int]:
-    """RssAnon and RssFile of the server, in bytes."""
-    status = Path(f"/proc/{host.process.pid}/status").read_text()
-    return tuple(int(re.search(rf"{name}:\s+(\d+)", status)[1]) * 1024 for name in ("RssAnon", "RssFile"))
-
-
-def mapped(host: ComfyHost) -> set[str]:
-    """The weight files that the server has mapped."""
-    names = re.findall(r"\S+\.safetensors", Path(f"/proc/{host.process.pid}/maps").read_text())
-    return {Path(name).name for name in names}
-
-
-def settle(host: ComfyHost):
-    """The host frees after a prompt, before the next one: run one that needs no model."""
-    image = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": time.time_ns()
-                                                    % 1000}}  # fmt: skip
-    host.run({"1": image, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
-
-
 def test_unloaded_means_gone(server, uncached):
     run(server, graph())
-    assert mapped(server) == {DISTILLED}, "the text encoder is closed after it was used"
+    assert mapped(server) == {LTX2_FILE}, "the text encoder is closed after it was used"
     loaded, _ = memory_of(server)
-    weights = (server.base / "models" / "checkpoints" / DISTILLED).stat().st_size
+    weights = (server.base / "models" / "checkpoints" / LTX2_FILE).stat().st_size
     server.free(unload_models=True)
     settle(server)
     assert memory_of(server)[0] <= loaded + 0.05 * weights
-    assert mapped(server) == {DISTILLED}, "a loader's result still asks for it"
+    assert mapped(server) == {LTX2_FILE}, "a loader's result still asks for it"
     server.free(unload_models=True, free_memory=True)
-    limit = time.monotonic() + 10
-    while mapped(server) and time.monotonic() < limit:
-        time.sleep(0.2)
-    assert mapped(server) == set()
+    assert all_closed(server)
 
 
 def test_it_is_freed_after_another_prompt_too(server, uncached):
@@ -215,10 +151,10 @@ def test_bad_input_is_refused_before_anything_runs(server, inputs, words):
 
 def test_bad_files_are_named_and_the_next_prompt_runs(server):
     models = server.base / "models"
-    whole = (models / "checkpoints" / DISTILLED).read_bytes()
+    whole = (models / "checkpoints" / LTX2_FILE).read_bytes()
     (models / "checkpoints" / "cut.safetensors").write_bytes(whole[:200_000])
     gemma.write_file(models / "text_encoders" / "small.safetensors", layers=3)
-    (models / "checkpoints" / "gemma.safetensors").write_bytes((models / "text_encoders" / GEMMA).read_bytes())
+    (models / "checkpoints" / "gemma.safetensors").write_bytes((models / "text_encoders" / GEMMA_FILE).read_bytes())
     try:
         assert "cut short" in fails(server, graph(load_checkpoint="cut.safetensors"))
         assert "It looks like Gemma 3" in fails(server, graph(load_checkpoint="gemma.safetensors"))

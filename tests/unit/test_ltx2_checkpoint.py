@@ -31,7 +31,7 @@ def files(tmp_path_factory):
 def test_the_published_19b_file_fits_diffusers_name_for_name(weights, count):
     published = ltx2.published_keys(weights)
     assert len(published) == count
-    names = checkpoint.split(published)
+    names = checkpoint.split(published, checkpoint.COMPONENTS)
     width = published["text_embedding_projection.aggregate_embed.weight"][1]
     modules = checkpoint.skeletons(config.described({}), width)
     scales = mapped = 0
@@ -57,7 +57,8 @@ def test_the_published_config_says_what_we_assume_without_one():
 
 def test_every_name_is_the_one_that_the_published_conversion_gives():
     published = ltx2.published_keys()
-    names = {old: (part, new) for part, of in checkpoint.split(published).items() for new, old in of.items()}
+    found = checkpoint.split(published, checkpoint.COMPONENTS)
+    names = {old: (part, new) for part, of in found.items() for new, old in of.items()}
     assert names == {key: place for key in published if (place := to_diffusers(key))}
 
 
@@ -157,11 +158,11 @@ def test_a_folder_of_another_pipeline_says_so(files, tmp_path):
     shutil.copytree(files / "LTX-2", tmp_path / "other")
     path = tmp_path / "other" / "vae" / "config.json"
     path.write_text(path.read_text().replace("AutoencoderKLLTX2Video", "AutoencoderKL"))
-    with pytest.raises(WrongModelFile, match="AutoencoderKLLTX2Video is needed. It looks like AutoencoderKL"):
+    with pytest.raises(WrongModelFile, match="AutoencoderKLLTX2Video is needed, and it is AutoencoderKL"):
         LTX2(str(tmp_path / "other"))
     for text in ("[]", '{"_class_name": "AutoencoderKLLTX2Video", "layers_per_block": 3}', "{", None):
         path.unlink() if text is None else path.write_text(text)
-        with pytest.raises(WrongModelFile, match="its vae/config.json does not make a model"):
+        with pytest.raises(WrongModelFile, match="its vae makes no model .* a folder of LTX2Pipeline"):
             LTX2(str(tmp_path / "other"))
 
 

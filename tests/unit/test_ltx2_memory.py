@@ -8,12 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from parts import CPU, distance, load_part_of, on_meta
 from tiny.ltx2 import write_checkpoint, write_lora
 from xavi9videos.nodes.errors import LoRANotUsable, NotEnoughMemory
 from xavi9videos.nodes.host import memory
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
-
-CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +43,6 @@ def forward(model):
         return torch.cat([it.flatten() for it in model.transformer.module(**inputs)])
 
 
-def distance(one, other):
-    return float((one - other).norm() / other.norm())
-
-
-def load_part_of(part, share):
-    """As the host does on a card that has room for so much of it."""
-    part.patcher.partially_load(CPU, extra_memory=int(part.patcher.model_size() * share))
-
-
 def test_the_same_bits_whole_half_unloaded_and_loaded_again(model):
     part = model.transformer
     with torch.inference_mode():
@@ -70,19 +60,6 @@ def test_the_same_bits_whole_half_unloaded_and_loaded_again(model):
     bits.append(forward(model))
     assert all(torch.equal(bits[0], it) for it in bits[1:])
     assert part.patcher.loaded_size() == 0
-
-
-def on_meta(part, share):
-    """A dry run: the part on a load device without memory, so that everything left behind shows by its device."""
-    part.patcher.load_device = META
-    part.patcher.partially_load(META, extra_memory=int(part.patcher.model_size() * share))
-    return [
-        f"{name}.{key}"
-        for name, it in part.module.named_modules()
-        for key, value in [*it._parameters.items(), *it._buffers.items()]
-        # A host's layer that is not loaded is cast at each call.
-        if value is not None and value.device != META and not getattr(it, "comfy_cast_weights", False)
-    ]
 
 
 @pytest.mark.parametrize("share", [0.5, 2.0])
