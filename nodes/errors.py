@@ -65,6 +65,12 @@ class ImageNotUsable(Failure):
     )
 
 
+class ImageMissing(Failure):
+    code = "image_missing"
+    text = "SVD-XT needs an image: it sets a picture in motion, and none is connected."
+    remedy = "Connect Load Image to `image`, or another node that makes one picture."
+
+
 class NotOffered(Failure):
     code = "not_offered"
     text = "{family} has no {name} {given}; it has {allowed}."

@@ -10,7 +10,7 @@ from .errors import Failure, RoomFailed
 
 log = logging.getLogger(__name__)
 
-ROOMS = ("cosmos", "ltx2", "video")
+ROOMS = ("cosmos", "ltx2", "svd", "video")
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 

@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 WORKFLOWS = REPO / "workflows"
 FAMILIES = ("cosmos3", "predict1")
 TINY = "tiny weights"
-ROW = "{:<20} {:<12} {:<36} {:>14} {:>13} {:>7} {:>6}  {}"
+ROW = "{:<21} {:<12} {:<36} {:>14} {:>13} {:>7} {:>6}  {}"
 
 
 def shipped_size(prompt: dict) -> str:
     """What a graph in API format asks a local model for: width x height x frames."""
     inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
-    asked = inputs["Xavi9LTX2Sampler"]
+    asked = inputs.get("Xavi9SVDImageToVideo") or inputs["Xavi9LTX2Sampler"]
     times = 2 if "Xavi9LTX2Upscale" in inputs else 1
     return f"{times * asked['width']}x{times * asked['height']}x{asked['frames']}"
 
@@ -80,7 +80,8 @@ def main():
         log.info("ComfyUI %s is up.", host.http.get("/system_stats").json()["system"]["comfyui_version"])
         if arguments.open:
             log.info("The editor is at %s - the workflows are under Templates. Ctrl-C ends it.", host.url)
-            log.info("LTX-2 has tiny random weights here and makes noise: set 256x160 and 17 frames before you run it.")
+            log.info("LTX-2 and SVD-XT have tiny random weights here and make noise. Before you run them, set 256x160 "
+                     "and 17 frames, or 256x144 and 2 steps.")
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
             return
@@ -95,10 +96,10 @@ def main():
     for row in rows:
         log.info("%s", row)
     log.info(
-        "\nCosmos: a stand-in drew these pictures, or slid over the photograph or clip that it was sent. LTX-2: tiny "
-        "models with\nrandom weights ran at a small size, so picture and sound are noise. All else is real (ComfyUI, "
-        "the nodes, the HTTP exchange,\nthe model files' formats, the videos). Drop a file on the editor (make run) to "
-        "get its workflow back."
+        "\nCosmos: a stand-in drew these pictures, or slid over the photograph or clip that it was sent. LTX-2 and "
+        "SVD-XT: tiny\nmodels with random weights ran at a small size, so picture and sound are noise. All else is "
+        "real (ComfyUI, the nodes,\nthe HTTP exchange, the model files' formats, the videos). Drop a file on the "
+        "editor (make run) to get its workflow back."
     )
 
 

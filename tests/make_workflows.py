@@ -116,6 +116,7 @@ start somewhere else.
 LTX2 = model("checkpoints", "Lightricks/LTX-2", "ltx-2-19b-distilled-fp8.safetensors")
 GEMMA = model("text_encoders", "Comfy-Org/ltx-2", "split_files/text_encoders/gemma_3_12B_it_fp8_scaled.safetensors")
 UPSCALER = model("latent_upscale_models", "Lightricks/LTX-2", "ltx-2-spatial-upscaler-x2-1.0.safetensors")
+SVD = model("checkpoints", "stabilityai/stable-video-diffusion-img2vid-xt", "svd_xt.safetensors")
 
 LTX2_START = """\
 **1. Get the models.** When one is missing, the editor says so on opening this workflow and has a download button for \
@@ -125,7 +126,7 @@ LTX2_FILES = (f"[the checkpoint]({LTX2['url']}), 27 GB, in **checkpoints**; "
               f"[Gemma 3]({GEMMA['url']}), 13 GB, in **text_encoders**")
 LTX2_KINDS = """\
 *distilled* is the fast checkpoint: 8 steps. With a *dev* one choose the schedule *dev*: 40 steps, ten times as long."""
-LTX2_FIND = """\
+LOCAL_FIND = """\
 **3. Find the video** in ComfyUI's folder **output/xavi9videos**. It carries this workflow: drop it on the editor to \
 open it again.
 """
@@ -141,7 +142,7 @@ what is heard; what somebody says goes in quotation marks.
 - Any *width* and *height* will do. More of each takes more time and memory.
 - {LTX2_KINDS}
 
-{LTX2_FIND}"""
+{LOCAL_FIND}"""
 
 LTX2_IMAGE_NOTE = f"""\
 ## A picture set in motion, with sound: LTX-2
@@ -156,7 +157,7 @@ change.
 - *frames* / *fps* is the length: 121 / 25 is 5 seconds.
 - {LTX2_KINDS}
 
-{LTX2_FIND}"""
+{LOCAL_FIND}"""
 
 LTX2_STAGES_NOTE = f"""\
 ## 1080p in two stages, with sound: LTX-2
@@ -171,7 +172,28 @@ in the sampler.
 - To start from a picture, connect Load Image to *first_image*; both stages use it.
 - The checkpoint is *distilled*: both stages are made for that kind.
 
-{LTX2_FIND}"""
+{LOCAL_FIND}"""
+
+SVD_NOTE = f"""\
+## A picture set in motion: SVD-XT
+
+**1. Get the model.** [Its page]({SVD["url"].partition("/resolve/")[0]}) asks you to accept a licence: log in to \
+Hugging Face and agree there. Then get [svd_xt.safetensors]({SVD["url"]}), 9.6 GB, into ComfyUI's folder \
+**models/checkpoints**. The editor has a download button for it, which may ask you to log in too. Then press R.
+
+The page also has the model in folders, whose fp16 files are 4.5 GB: put them in \
+**models/diffusers/stable-video-diffusion-img2vid-xt** and choose that in the loader.
+
+**2. Choose your picture** in Load Image and press Run. The video starts from it. There is no text and no sound: for \
+another movement, change the *seed*.
+
+- The picture is cropped to the shape of *width* and *height*, never squeezed: 576 and 1024 suit an upright one.
+- *frames* / *fps* is the length: 25 / 7 is 3.6 seconds. SVD-XT was trained for 25 frames.
+- *motion_bucket_id* says how much moves: 127 is normal, 40 calm, 200 a lot.
+- *noise_aug_strength*: with more of it the video departs further from the picture, and moves more.
+- *min_guidance* is how closely the first frame follows the picture, *max_guidance* the last one.
+
+{LOCAL_FIND}"""
 
 
 def ltx2_loader(pos: tuple[int, int]) -> Node:
@@ -267,6 +289,16 @@ WORKFLOWS = {
         },
         links=[*LTX2_LINKS, ("loader.model", "upscale.model"), ("text.conditioning", "upscale.conditioning"),
                ("sampler.latents", "upscale.latents"), ("upscale.latents", "decode.latents")]),
+    "svd_xt_image_to_video": Workflow(
+        id="e7d2d138-1c1a-4e7e-8371-c15b2e25dbe9",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 360), {"text": SVD_NOTE}, title="Start here"),
+            "loader": Node("Xavi9SVDLoader", (500, 0), (440, 80), {"model": SVD["name"]}, models=(SVD,)),
+            "image": Node("LoadImage", (500, 180), (440, 400), {"image": "example.png"}),
+            "svd": Node("Xavi9SVDImageToVideo", (1000, 0), (400, 430)),
+            "save": Node("Xavi9VideoSave", (1460, 0), (480, 520)),
+        },
+        links=[("loader.model", "svd.model"), ("image.IMAGE", "svd.image"), ("svd.video", "save.video")]),
 }
 
 BUILD = """async ({id, nodes, links, version}) => {

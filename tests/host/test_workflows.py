@@ -17,10 +17,17 @@ SIZES = {"cosmos3": (1280, 720), "predict1": (1280, 704)}
 ASKED = {(name, family): (*size, 121, 24) for name in COSMOS for family, size in SIZES.items()}
 LTX2 = {"ltx2_text_to_video": (256, 160), "ltx2_image_to_video": (256, 160), "ltx2_two_stage_1080p": (512, 270)}
 ASKED |= {(name, None): (*size, 17, 25) for name, size in LTX2.items()}
-# What the sampler is shipped with.
-SHIPPED = {"ltx2_text_to_video": (768, 512), "ltx2_image_to_video": (768, 512), "ltx2_two_stage_1080p": (960, 540)}
+ASKED |= {("svd_xt_image_to_video", None): (256, 144, 25, 7)}
+# What is shipped: these inputs of the node that samples.
+SAMPLERS = {"Xavi9LTX2Sampler": ("width", "height", "frames", "fps", "schedule"),
+            "Xavi9SVDImageToVideo": ("width", "height", "frames", "fps", "steps")}
+SHIPPED = {"ltx2_text_to_video": (768, 512, 121, 25, "distilled"),
+           "ltx2_image_to_video": (768, 512, 121, 25, "distilled"),
+           "ltx2_two_stage_1080p": (960, 540, 121, 25, "distilled"),
+           "svd_xt_image_to_video": (1024, 576, 25, 7, 25)}
 # Which widgets name a model file, with the folder that it lies in.
-FILES = {"checkpoint": "checkpoints", "text_encoder": "text_encoders", "upscaler": "latent_upscale_models"}
+FILES = {"checkpoint": "checkpoints", "model": "checkpoints", "text_encoder": "text_encoders",
+         "upscaler": "latent_upscale_models"}
 # What each hands to the NIM, besides words.
 MEDIA = dict(zip(COSMOS, (None, "image", "video"), strict=True))
 
@@ -50,7 +57,8 @@ def test_the_editor_can_offer_every_model_file(name):
     graph, prompt = read(FOLDER / f"{name}.json"), read(FOLDER / "api" / f"{name}.json")
     for node in graph["nodes"]:
         inputs = prompt.get(str(node["id"]), {"inputs": {}})["inputs"]
-        wanted = [(value, FILES[key]) for key, value in inputs.items() if key in FILES]
+        # An input that is linked has a list of node and output for its value.
+        wanted = [(value, FILES[key]) for key, value in inputs.items() if key in FILES and isinstance(value, str)]
         models = node["properties"].get("models", [])
         assert [(it["name"], it["directory"]) for it in models] == wanted
         for it in models:
@@ -61,10 +69,9 @@ def test_the_editor_can_offer_every_model_file(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_local_models_are_shipped_at_full_size(name):
-    [sampler] = [node["inputs"] for node in read(FOLDER / "api" / f"{name}.json").values()
-                 if node["class_type"] == "Xavi9LTX2Sampler"]
-    asked = sampler["width"], sampler["height"], sampler["frames"], sampler["fps"], sampler["schedule"]
-    assert asked == (*SHIPPED[name], 121, 25, "distilled")
+    [asked] = [tuple(node["inputs"][key] for key in SAMPLERS[node["class_type"]])
+               for node in read(FOLDER / "api" / f"{name}.json").values() if node["class_type"] in SAMPLERS]
+    assert asked == SHIPPED[name]
 
 
 @pytest.mark.parametrize("name, family", ASKED)
@@ -82,7 +89,7 @@ def test_runs(server, nim, uncached, name, family):
         frames = sum(1 for _ in container.decode(stream))
         assert (stream.width, stream.height, frames, stream.average_rate) == ASKED[name, family]
         # Only LTX-2 makes sound, as long as the picture.
-        assert [it.codec_context.name for it in container.streams.audio] == [] if family else ["aac"]
+        assert [it.codec_context.name for it in container.streams.audio] == ["aac"] * (name in LTX2)
         kept = json.loads(container.metadata["prompt"])
     for node in kept.values():
         node.pop("is_changed", None)  # which the host itself adds

@@ -41,6 +41,8 @@ FILES = {
     "latent_upscale_models/ltx-2-spatial-upscaler-x2-1.0.safetensors": ("ltx2", "write_upscaler", {}),
     "loras/ltx2-test-lora.safetensors": ("ltx2", "write_lora", {}),
     "diffusers/LTX-2": ("ltx2", "write_folder", {}),
+    "checkpoints/svd_xt.safetensors": ("svd", "write_checkpoint", {}),
+    "diffusers/stable-video-diffusion-img2vid-xt": ("svd", "write_folder", {"weights": ("fp32", "fp16")}),
 }
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from tiny import configs
+from tiny import configs, svd, svd_names
 from tiny.names import to_diffusers
 
 
@@ -41,5 +41,35 @@ def pipeline(checkpoint: Path, kind: str, scheduler: dict | None = None):
 
     made = diffusers.FlowMatchEulerDiscreteScheduler(**(configs.SCHEDULER if scheduler is None else scheduler))
     pipe = getattr(diffusers, kind)(scheduler=made, text_encoder=None, tokenizer=None, **components(checkpoint))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def svd_components(checkpoint: Path) -> dict[str, torch.nn.Module]:
+    """unet, vae and image_encoder of stock diffusers, float32, from a tiny SVD-XT file in the published layout."""
+    import diffusers
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    made = {}
+    for name, tensors in svd_names.components(dequantized(load_file(checkpoint))).items():
+        config = svd.TINY[name]
+        if name == "image_encoder":
+            made[name] = CLIPVisionModelWithProjection(CLIPVisionConfig(**config)).eval()
+        else:
+            made[name] = getattr(diffusers, config["_class_name"]).from_config(config).eval()
+        made[name].load_state_dict(tensors)
+        # torch multiplies a strided input another way when the weight wants a gradient, and rounds otherwise.
+        made[name].requires_grad_(False)
+    return made
+
+
+def svd_pipeline(checkpoint: Path):
+    """Stock StableVideoDiffusionPipeline on svd_components(), with the published schedule."""
+    import diffusers
+    from transformers import CLIPImageProcessor
+
+    pipe = diffusers.StableVideoDiffusionPipeline(
+        scheduler=diffusers.EulerDiscreteScheduler.from_config(svd.SCHEDULER), feature_extractor=CLIPImageProcessor(),
+        **svd_components(checkpoint))
     pipe.set_progress_bar_config(disable=True)
     return pipe

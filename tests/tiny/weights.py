@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 _E4M3_MAX = 448.0
-_DTYPES = {"fp8": torch.bfloat16, "bf16": torch.bfloat16, "fp32": torch.float32}
-_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3", torch.uint8: "U8"}
+_DTYPES = {"fp8": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float8_e4m3fn: "F8_E4M3",
+          torch.uint8: "U8"}
 
 
 def normal(name: str, shape: tuple[int, ...], std: float = 1.0) -> torch.Tensor:
