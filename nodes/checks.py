@@ -1,8 +1,11 @@
-"""What nodes of several rooms check before a prompt is queued."""
+"""What nodes of several rooms check, before a prompt is queued or when it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from .errors import EmptyPrompt, Failure
+import torch
+from comfy_api.latest import io
+
+from .errors import EmptyPrompt, Failure, NotFinite, OutOfRange
 
 
 def said(check: Callable, *values) -> bool | str:
@@ -18,3 +21,16 @@ def check_prompt(prompt: str | None):
     """Raise EmptyPrompt; None stands for a linked prompt, whose text is checked when the node runs."""
     if prompt is not None and not prompt.strip():
         raise EmptyPrompt()
+
+
+def check_numbers(node: type[io.ComfyNode], given: Mapping[str, object]):
+    """Raise OutOfRange where a number is not what the node's schema allows: the host does not check linked ones."""
+    for it in node.define_schema().inputs:
+        if isinstance(it, io.Int.Input | io.Float.Input) and not it.min <= given[it.id] <= it.max:
+            raise OutOfRange(name=it.id, given=given[it.id], lowest=it.min, highest=it.max)
+
+
+def check_finite(values: torch.Tensor, what: str):
+    """Raise NotFinite for NaN and infinite values. what: where they are, in words."""
+    if not torch.isfinite(values).all():
+        raise NotFinite(what=what)

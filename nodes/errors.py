@@ -71,6 +71,21 @@ class ImageMissing(Failure):
     remedy = "Connect Load Image to `image`, or another node that makes one picture."
 
 
+class OutOfRange(Failure):
+    code = "out_of_range"
+    text = "{name} is {given}; {lowest:g} to {highest:g} are allowed."
+    remedy = "Set {name} to a value in between, or look at what is connected to it."
+
+
+class NotFinite(Failure):
+    code = "not_finite"
+    text = "The model has made values that are no numbers (NaN or infinite) in {what}."
+    remedy = (
+        "Try another seed or less guidance. If every run ends so, compare the model file's size with the one on its "
+        "page; on a GPU also start ComfyUI with --force-fp32."
+    )
+
+
 class NotOffered(Failure):
     code = "not_offered"
     text = "{family} has no {name} {given}; it has {allowed}."
@@ -221,7 +236,7 @@ class ModelFileBroken(Failure):
 class WrongModelFile(Failure):
     code = "wrong_model_file"
     text = "{file} does not fit as {wanted}: {reason}. It looks like {found}."
-    remedy = "Choose {wanted} instead."
+    remedy = "Choose {wanted} instead, complete and as published."
 
 
 class WrongTextEncoder(Failure):

@@ -18,10 +18,24 @@ def described(path: Path) -> dict:
     return found
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The .safetensors in a component's folder. Where it is there twice, the fp16 variant: published to run with."""
-    files = sorted(folder.glob("*.safetensors"))
+def weight_files(folder: Path, kind: type) -> list[Path]:
+    """The weights in a component's folder. Where they are there twice, the fp16 variant: published to run with."""
+    base = "model" if hasattr(kind, "config_class") else "diffusion_pytorch_model"
+    files = sorted(folder.glob(f"{base}*.safetensors"))
     return [it for it in files if ".fp16" in it.name] or files
+
+
+def read(folder: Path, kind: type) -> dict[str, torch.Tensor]:
+    """The tensors of a component, mapped. Raises ModelFileBroken, and ValueError where a name is there twice."""
+    found = {}
+    for file in weight_files(folder, kind):
+        tensors, _ = layers.read(str(file))
+        if twice := found.keys() & tensors:
+            raise ValueError(f"{min(twice)} is in two of its files, {file.name} is one")
+        found |= tensors
+    if not found:
+        raise ValueError("it has no weights as .safetensors")
+    return found
 
 
 def pipeline(path: str) -> str:
@@ -38,7 +52,7 @@ def skeleton(folder: Path, kind: type) -> torch.nn.Module:
     Raises OSError, LookupError, ValueError, TypeError or AttributeError for a description that makes none.
     """
     given = described(folder / "config.json")
-    found = given.get("_class_name") or given["architectures"][0]
+    found = given.get("_class_name") or next(iter(given.get("architectures") or ()), "nothing")
     if found != kind.__name__:
         raise ValueError(f"{kind.__name__} is needed, and it is {found}")
     with torch.device("meta"):
@@ -57,14 +71,10 @@ def open_folder(
     """
     modules, parts = {}, {}
     for name, kind in classes.items():
-        folder = Path(path) / name
-        files = weight_files(folder)
+        place = Path(path) / name
         try:
-            if not files:
-                raise ValueError("it has no .safetensors")
-            modules[name] = skeleton(folder, kind)
+            modules[name], parts[name] = skeleton(place, kind), read(place, kind)
         except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
             reason = f"its {name} makes no model ({error})"
             raise WrongModelFile(file=Path(path).name, wanted=wanted, reason=reason, found=pipeline(path)) from error
-        parts[name] = {key: it for file in files for key, it in layers.read(str(file))[0].items()}
     return modules, parts

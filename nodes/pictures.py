@@ -10,6 +10,9 @@ from .errors import ImageNotUsable
 
 def check_image(image: Input.Image):
     """Raise ImageNotUsable for an IMAGE that is not one picture of finite values."""
+    if not isinstance(image, torch.Tensor) or image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+        shape = tuple(getattr(image, "shape", ()))
+        raise ImageNotUsable(reason=f"it is no picture of 1, 3 or 4 channels ({type(image).__name__} {shape})")
     if image.shape[0] > 1:
         raise ImageNotUsable(reason=f"it is a batch of {image.shape[0]}")
     if not image.numel():

@@ -66,11 +66,11 @@ def some(kind: str, found: list[str]) -> str:
     return f"{kind} {len(found)} ({named}{', ...' if len(found) > NAMED else ''})"
 
 
-def check(file: str, wanted: str, needed: Mapping, given: Mapping, keys: Iterable[str]):
+def check(file: str, wanted: str, needed: Mapping, given: Mapping, found: str):
     """Compare shapes by name: those a module needs with those that a file gives for it.
 
-    needed, given: name -> shape. keys: all of the file's. Raises WrongModelFile, which names what is missing, extra or
-    mis-shaped, and what the file looks like.
+    needed, given: name -> shape. found: what the file looks like, in words. Raises WrongModelFile, which names that,
+    and what is missing, extra or mis-shaped.
     """
     missing = [name for name in needed if name not in given]
     extra = [name for name in given if name not in needed]
@@ -80,5 +80,5 @@ def check(file: str, wanted: str, needed: Mapping, given: Mapping, keys: Iterabl
         if name in given and given[name] != shape
     ]
     kinds = {"missing": missing, "extra": extra, "mis-shaped": unlike}
-    if found := [some(kind, names) for kind, names in kinds.items() if names]:
-        raise WrongModelFile(file=file, wanted=wanted, reason="; ".join(found), found=looks_like(keys))
+    if wrong := [some(kind, names) for kind, names in kinds.items() if names]:
+        raise WrongModelFile(file=file, wanted=wanted, reason="; ".join(wrong), found=found)

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,15 @@ def picture(path: Path) -> tuple[int, int, int, int]:
     """Width, height, frames and frames per second, by ffprobe."""
     video = probe(path)["video"]
     return video["width"], video["height"], int(video["nb_read_frames"]), int(video["r_frame_rate"].removesuffix("/1"))
+
+
+def until(found: Callable, seconds: float = 60):
+    """Wait for what found() gives. Fails when it does not come."""
+    limit = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < limit, "it never came"
+        time.sleep(0.02)
+    return value
 
 
 def opened(host: ComfyHost) -> int:

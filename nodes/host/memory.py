@@ -109,7 +109,7 @@ def load(parts: Sequence[Part], activations: int, what: str):
     # The host trusts CUDA's figure, which on unified memory leaves out what the page cache would give back.
     model_management.load_models_gpu(patchers, memory_required=activations, force_full_load=unified)
     if unified and weights:
-        pages.forget(file for part in parts for file in pages.weight_files(part.path))
+        pages.forget(file for part in parts for file in pages.model_files(part.path))
 
 
 def unload(part: Part):
@@ -122,7 +122,7 @@ def unload(part: Part):
 
 def identity(*paths: str) -> tuple:
     """What tells one set of files from another, and a file from its changed self."""
-    found = [(str(file), file.stat()) for path in paths for file in pages.weight_files(path)]
+    found = [(str(file), file.stat()) for path in paths for file in pages.model_files(path)]
     return tuple((name, facts.st_size, facts.st_mtime_ns) for name, facts in found)
 
 

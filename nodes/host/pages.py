@@ -9,9 +9,12 @@ from pathlib import Path
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def weight_files(path: str) -> list[Path]:
-    """A file itself; of a folder the .safetensors in it."""
-    return sorted(Path(path).rglob("*.safetensors")) if Path(path).is_dir() else [Path(path)]
+def model_files(path: str) -> list[Path]:
+    """A file itself; of a folder the weights and descriptions in it, links followed."""
+    if not Path(path).is_dir():
+        return [Path(path)]
+    found = (Path(place, name) for place, _, names in os.walk(path, followlinks=True) for name in names)
+    return sorted(it for it in found if it.suffix in (".safetensors", ".json"))
 
 
 def forget(files: Iterable[Path]):

@@ -50,21 +50,23 @@ def model_names(kind: str, whole: str = "") -> list[str]:
     """
     names = folder_paths.get_filename_list(kind)
     folders = set()
-    for root in map(Path, folder_paths.get_folder_paths(kind)) if whole else ():
-        folders |= {str(it.parent.relative_to(root)) for it in root.rglob(whole)}
+    for root in folder_paths.get_folder_paths(kind) if whole else ():
+        places = os.walk(root, followlinks=True)
+        folders |= {os.path.relpath(place, root) for place, _, files in places if whole in files}
     folders -= {"."}
     inside = [it for it in names if any(Path(it).is_relative_to(folder) for folder in folders)]
     return sorted({*names, *folders} - set(inside))
 
 
-def model_path(kind: str, name: str, model: str) -> str:
-    """The full path of a file or folder out of model_names(). Raises ModelFileMissing.
+def model_path(kind: str | tuple[str, ...], name: str | None, model: str) -> str:
+    """The full path of a file or folder out of model_names(), of one kind or several. Raises ModelFileMissing.
 
     model: what docker/download_models.sh calls it.
     """
-    roots = folder_paths.get_folder_paths(kind)
+    kinds = (kind,) if isinstance(kind, str) else kind
+    roots = [root for it in kinds for root in folder_paths.get_folder_paths(it)]
     # As the host does it: what climbs out of the folder ends at its top.
-    inside = os.path.relpath(os.path.join("/", name), "/")
+    inside = os.path.relpath(os.path.join("/", name or ""), "/")
     for root in map(Path, roots):
         if inside != "." and (root / inside).exists():
             return str(root / inside)
@@ -76,10 +78,9 @@ def checkpoint_names() -> list[str]:
     return model_names("checkpoints") + model_names("diffusers", PIPELINE)
 
 
-def checkpoint_path(name: str, model: str) -> str:
+def checkpoint_path(name: str | None, model: str) -> str:
     """The full path of one of checkpoint_names(). Raises ModelFileMissing, as model_path()."""
-    kind = "diffusers" if name in model_names("diffusers", PIPELINE) else "checkpoints"
-    return model_path(kind, name, model)
+    return model_path(("checkpoints", "diffusers"), name, model)
 
 
 def temp_file(suffix: str) -> Path:

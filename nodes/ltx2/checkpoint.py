@@ -4,7 +4,7 @@ The renames are those of scripts/convert_ltx2_to_diffusers.py in the diffusers r
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -118,10 +118,10 @@ def skeletons(config: Mapping, text_width: int) -> dict[str, torch.nn.Module]:
         return {name: kind(**arguments[name]) for name, kind in classes().items()}
 
 
-def check_component(file: str, module: torch.nn.Module, given: Mapping[str, tuple], keys: Iterable[str]):
+def check_component(file: str, module: torch.nn.Module, given: Mapping[str, tuple], found: str):
     """Raise WrongModelFile unless the shapes `given`, by diffusers' names, are the module's; scales come on top."""
     plain = {name: shape for name, shape in given.items() if not name.endswith(SCALES)}
-    check(file, WANTED, shapes(module.state_dict()), plain, keys)
+    check(file, WANTED, shapes(module.state_dict()), plain, found)
 
 
 def check_scales(file: str, tensors: Mapping[str, torch.Tensor]):
@@ -156,7 +156,7 @@ def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=kind) from error
     parts = {name: {new: tensors[old] for new, old in names[name].items()} for name in modules}
     for name, module in modules.items():
-        check_component(file, module, shapes(parts[name]), tensors)
+        check_component(file, module, shapes(parts[name]), kind)
     return modules, parts
 
 
@@ -164,7 +164,7 @@ def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[s
     """The same of a folder as diffusers writes it. Raises the same."""
     modules, parts = folder.open_folder(path, WANTED, classes())
     for name, module in modules.items():
-        check_component(f"{Path(path).name}/{name}", module, shapes(parts[name]), parts[name])
+        check_component(f"{Path(path).name}/{name}", module, shapes(parts[name]), folder.pipeline(path))
     return modules, parts
 
 

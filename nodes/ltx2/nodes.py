@@ -4,7 +4,7 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..checks import check_prompt, said
+from ..checks import check_numbers, check_prompt, said
 from ..errors import BadSteps
 from ..host import latents as layout
 from ..host import memory, paths, progress
@@ -289,6 +289,7 @@ class LTX2Sampler(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from . import sampling
 
+        check_numbers(cls, locals())
         check_steps(schedule, steps)
         for image in (first_image, last_image):
             if image is not None:

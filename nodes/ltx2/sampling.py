@@ -9,6 +9,7 @@ from math import prod
 import PIL.Image
 import torch
 
+from ..checks import check_finite
 from ..errors import BadSteps
 from ..host import memory
 from ..pictures import extended, fitted
@@ -159,7 +160,7 @@ def denoise(
     """Run the schedule. Returns video [1, 128, F, h, w] and audio [1, 8, L, 16], normalized, float32, on the CPU.
 
     latents: normalized ones to start from, with plan.noise of noise. step(index, clean) is called after each step with
-    the clean video so far. Raises NotEnoughMemory; ComfyUI's interrupt passes through.
+    the clean video so far. Raises NotEnoughMemory or NotFinite; ComfyUI's interrupt passes through.
     """
     parts = [model.connectors, model.transformer]
     if not shot.text_only:
@@ -202,6 +203,8 @@ def denoise(
 
     with prepared(model.transformer.module, keep=room, stock_gate=stock_gate):
         pipe(**inputs, callback_on_step_end=after)
+    check_finite(last["video"], "the latents of the picture")
+    check_finite(last["audio"], "the latents of the sound")
     return last["video"].cpu(), unpacked_audio(last["audio"]).cpu()
 
 

@@ -130,7 +130,7 @@ class TextEncoder:
             for name, shape in found.items()
             if not name.endswith(SCALES)
         }
-        check(place.name, WANTED, needed, given, tensors)
+        check(place.name, WANTED, needed, given, looks_like(tensors))
         self.width = config.hidden_size * (config.num_hidden_layers + 1)
         self.tokens = tokenizer(place, tensors)
         rope = dict(type(model.rotary_emb)(config).named_buffers(prefix="rotary_emb"))

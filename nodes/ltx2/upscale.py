@@ -42,7 +42,7 @@ def open_upscaler(path: str) -> Part:
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=looks_like(tensors)) from error
-    check(file, WANTED, shapes(module.state_dict()), shapes(tensors), tensors)
+    check(file, WANTED, shapes(module.state_dict()), shapes(tensors), looks_like(tensors))
     return Part(layers.fill(module, tensors, layers.compute_dtype(first.dtype)), path)
 
 

@@ -194,7 +194,6 @@ def unet_arguments(given: Mapping[str, tuple]) -> dict:
         "num_attention_heads": tuple(width // 64 for width in channels),
         "cross_attention_dim": given["down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"][1],
         "projection_class_embeddings_input_dim": given["add_embedding.linear_1.weight"][1],
-        "addition_time_embed_dim": given["add_embedding.linear_1.weight"][1] // 3,
     }
 
 
@@ -238,54 +237,60 @@ def skeletons(given: Mapping[str, Mapping[str, tuple]]) -> dict[str, torch.nn.Mo
         }
 
 
+def check_parts(file: str, modules: Mapping, parts: Mapping, found: str):
+    """Raise WrongModelFile unless these tensors are what an SVD's modules need. found: what the file looks like."""
+    for name, module in modules.items():
+        check(f"{file} ({name})", WANTED, shapes(module.state_dict()), shapes(parts[name]), found)
+    kinds = {it.dtype for part in parts.values() for it in part.values()}
+    if not kinds <= {torch.float16, torch.bfloat16, torch.float32}:
+        reason = f"its weights are of {', '.join(sorted(str(it).removeprefix('torch.') for it in kinds))}"
+        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=found)
+    unet = modules["unet"]
+    told = unet.add_embedding.linear_1.in_features // unet.config.addition_time_embed_dim
+    if (unet.config.in_channels, told) != (8, 3):
+        reason = f"its U-Net takes {unet.config.in_channels} channels and {told} numbers, instead of 8 and 3"
+        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found="another member of its family")
+
+
 def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]]]:
     """Skeletons of a single file's components, and their tensors. Raises ModelFileBroken or WrongModelFile."""
     tensors, _ = layers.read(path)
     file, kind = Path(path).name, looks_like(tensors)
     if kind != "Stable Video Diffusion":
         raise WrongModelFile(file=file, wanted=WANTED, reason="its keys are another model's", found=kind)
-    if TEMPORAL not in tensors:
+    if TEMPORAL not in tensors and any(name.startswith("first_stage_model.decoder.") for name in tensors):
         reason = "its decoder makes single pictures, which flicker"
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found="svd_xt_image_decoder.safetensors")
     parts = converted(tensors)
+    if missing := [name for name, part in parts.items() if not part]:
+        reason = f"it has no {' and no '.join(missing)}"
+        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=f"a part of {kind}")
     try:
-        modules = skeletons({name: shapes(found) for name, found in parts.items()})
+        modules = skeletons({name: shapes(part) for name, part in parts.items()})
     except (LookupError, ValueError) as error:
-        raise WrongModelFile(file=file, wanted=WANTED, reason=f"{error} is missing", found=kind) from error
-    for name, module in modules.items():
-        check(file, WANTED, shapes(module.state_dict()), shapes(parts[name]), tensors)
+        reason = f"{error} is missing" if isinstance(error, LookupError) else str(error)
+        raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found=kind) from error
+    check_parts(file, modules, parts, kind)
     return modules, parts
 
 
 def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]]]:
     """The same of a folder as diffusers writes it. Raises the same."""
     modules, parts = folder.open_folder(path, WANTED, classes())
-    for name, module in modules.items():
-        check(f"{Path(path).name}/{name}", WANTED, shapes(module.state_dict()), shapes(parts[name]), parts[name])
+    check_parts(Path(path).name, modules, parts, folder.pipeline(path))
     return modules, parts
-
-
-def schedule(path: str) -> dict:
-    """The scheduler that a folder describes; of a file, and of a folder without one, SCHEDULE."""
-    try:
-        return folder.described(Path(path) / "scheduler" / "scheduler_config.json")
-    except OSError:
-        return SCHEDULE
-    except ValueError as error:
-        reason = f"its scheduler cannot be read ({error})"
-        raise WrongModelFile(file=Path(path).name, wanted=WANTED, reason=reason, found="a damaged folder") from error
 
 
 class SVD:
     """An open SVD-XT. Each component is a Part: unet, vae, image_encoder. path: its file or folder.
 
     dtype: what flows through U-Net, image encoder and the VAE's decoder. The encoder computes in float32, as diffusers
-    and generative-models have it. schedule: of EulerDiscreteScheduler. made: what was sampled last, and its latents.
+    and generative-models have it. made: what was sampled last, and its latents.
     """
 
     @torch.inference_mode()
     def __init__(self, path: str):
-        self.path, self.schedule, self.made = path, schedule(path), None
+        self.path, self.made = path, None
         modules, tensors = (open_folder if Path(path).is_dir() else open_file)(path)
         # The published file is float32, and meant to run in float16.
         self.dtype = layers.compute_dtype(torch.float16, torch.float16)

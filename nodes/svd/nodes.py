@@ -4,7 +4,7 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..checks import said
+from ..checks import check_numbers, said
 from ..errors import ImageMissing
 from ..host import latents as layout
 from ..host import memory, paths
@@ -17,7 +17,6 @@ local()
 CATEGORY = "Xavi9Videos/SVD-XT"
 LATENTS = "SD15"  # what the host calls their format
 MODEL = io.Custom("SVD_MODEL")
-ABSENT = object()
 
 
 def open_model(path: str):
@@ -27,8 +26,11 @@ def open_model(path: str):
     return SVD(path)
 
 
-def model_path(name: str) -> str:
+def model_path(name: str | None) -> str:
     return paths.checkpoint_path(name, "svd")
+
+
+ABSENT = object()
 
 
 def check_given(image):
@@ -88,7 +90,6 @@ class SVDImageToVideo(io.ComfyNode):
                 MODEL.Input("model", tooltip="From SVD-XT Loader."),
                 io.Image.Input(
                     "image",
-                    optional=True,
                     tooltip="The picture that the video starts from. Cropped to the video's shape; transparency "
                     "becomes black.",
                 ),
@@ -173,18 +174,18 @@ class SVDImageToVideo(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model=None, image=ABSENT):
-        # A linked input arrives as None, one that is absent not at all. model is named so that the answer has an input
-        # to stand on.
+        # The host says that a required input is missing; this says what for. A linked input arrives as None, one that
+        # is absent not at all. model is named so that the answer has an input to stand on.
         return said(check_given, image)
 
     @classmethod
     def execute(
-        cls, model, width: int, height: int, frames: int, fps: int, steps: int, motion_bucket_id: int,
-        noise_aug_strength: float, min_guidance: float, max_guidance: float, seed: int, decode_chunk: int, image=ABSENT,
+        cls, model, image, width: int, height: int, frames: int, fps: int, steps: int, motion_bucket_id: int,
+        noise_aug_strength: float, min_guidance: float, max_guidance: float, seed: int, decode_chunk: int,
     ) -> io.NodeOutput:  # fmt: skip
         from . import decode, sampling
 
-        check_given(image)
+        check_numbers(cls, locals())
         check_image(image)
         guidance = (min_guidance, max_guidance)
         shot = sampling.Shot(image, width, height, frames, fps, motion_bucket_id, noise_aug_strength, guidance)

@@ -1,28 +1,29 @@
 """Denoising SVD-XT with diffusers' own pipeline, on components that the host loads."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cache
 
 import PIL.Image
 import torch
 
+from ..checks import check_finite
 from ..host import memory
 from ..pictures import extended, fitted
 from .attention import prepared
-from .checkpoint import SVD
+from .checkpoint import SCHEDULE, SVD
 
 GRID = 8  # pixels of one latent in each direction
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shot:
-    """What was asked for. image: the host's IMAGE of one picture; width, height in pixels.
+    """What was asked for. image: the host's IMAGE of one picture, of which `picture` is kept; width, height in pixels.
 
     guidance: that of the first and of the last frame, between which it changes evenly; 1 is none.
     """
 
-    image: torch.Tensor = field(compare=False)
+    image: InitVar[torch.Tensor]
     width: int
     height: int
     frames: int
@@ -30,6 +31,11 @@ class Shot:
     motion_bucket_id: int
     noise_aug_strength: float
     guidance: tuple[float, float]
+    picture: PIL.Image.Image = field(init=False)
+
+    def __post_init__(self, image: torch.Tensor):
+        # At the size of the grid: what decoding cuts off again repeats its edge.
+        self.picture = extended(fitted(image, (self.width, self.height)), self.grid_size)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -41,11 +47,6 @@ class Shot:
     def guided(self) -> bool:
         """Whether any frame has guidance: then the video without the image is computed beside the other."""
         return max(self.guidance[: self.frames]) > 1
-
-    @property
-    def picture(self) -> PIL.Image.Image:
-        """The image at the size of the grid: what decoding cuts off again repeats its edge."""
-        return extended(fitted(self.image, (self.width, self.height)), self.grid_size)
 
 
 @cache
@@ -108,14 +109,14 @@ def denoise(model: SVD, shot: Shot, steps: int, seed: int, step: Callable[[int, 
     """Latents [frames, 4, h, w] of a video, scaled, on the CPU.
 
     step(index, clean) is called after each step with the clean latents [1, 4, h, w] of the frame in the middle. Raises
-    NotEnoughMemory; ComfyUI's interrupt passes through.
+    NotEnoughMemory or NotFinite; ComfyUI's interrupt passes through.
     """
     from transformers import CLIPImageProcessor
 
     pipeline, scheduler = classes()
     pipe = pipeline(
         vae=model.vae.module, image_encoder=model.image_encoder.module, unet=model.unet.module,
-        scheduler=scheduler.from_config(model.schedule), feature_extractor=CLIPImageProcessor(),
+        scheduler=scheduler(**SCHEDULE), feature_extractor=CLIPImageProcessor(),
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
     pipe.device_of_host, pipe.guided = model.unet.patcher.load_device, shot.guided
@@ -136,12 +137,13 @@ def denoise(model: SVD, shot: Shot, steps: int, seed: int, step: Callable[[int, 
             motion_bucket_id=shot.motion_bucket_id, noise_aug_strength=shot.noise_aug_strength,
             generator=torch.Generator("cpu").manual_seed(seed), output_type="latent", callback_on_step_end=after,
         ).frames  # fmt: skip
+    check_finite(latents, "the latents")
     return latents[0].cpu()
 
 
 def latents(model: SVD, shot: Shot, steps: int, seed: int, step: Callable[[int, torch.Tensor], None]) -> torch.Tensor:
     """The same, or what the model made last where nothing is different: then only the decoding is."""
     asked = (shot, steps, seed)
-    if not model.made or model.made[0] != asked or not torch.equal(model.made[0][0].image, shot.image):
+    if not model.made or model.made[0] != asked:
         model.made = (asked, denoise(model, *asked, step))
     return model.made[1]

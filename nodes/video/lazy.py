@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from comfy_api.latest import Input, Types
 
+from ..checks import check_finite
 from ..host import paths, progress
 
 
@@ -30,9 +31,13 @@ class LazyVideo(Input.Video):
         self.frames, self.sound, self.shape, self.rate, self.first = frames, sound, shape, Fraction(rate), first
 
     def images(self) -> Iterator[torch.Tensor]:
-        """The frames shown, one by one, [height, width, 3] of 0..1."""
-        every = (image for piece in self.frames() for image in piece)
-        return islice(every, self.first, self.first + self.shape[0])
+        """The frames shown, one by one, [height, width, 3] of 0..1. Raises NotFinite, and what frames() raises."""
+        return islice(self.every_image(), self.first, self.first + self.shape[0])
+
+    def every_image(self) -> Iterator[torch.Tensor]:
+        for piece in self.frames():
+            check_finite(piece, "the frames")
+            yield from piece
 
     def audio(self) -> Input.Audio | None:
         """The sound of the frames shown, where there is any."""

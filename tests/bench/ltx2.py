@@ -2,14 +2,12 @@
 
 import json
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import conftest  # noqa: F401  the host's modules, and the pack as xavi9videos
 import torch
 from bench import ltx2_models as models
-from bench.row import Row, compared, paired
+from bench.row import Row, check_same, compared, paired, seconds
 from tiny.gemma import SENTENCES
 from tiny.names import MODEL
 from xavi9videos.nodes.host import layers
@@ -18,23 +16,8 @@ from xavi9videos.nodes.ltx2 import config as describe
 from xavi9videos.nodes.ltx2.text_encoder import MAX_TOKENS, TextEncoder
 
 FPS = 25
-CLOSE = 1e-4
 TEXT = 960  # a quarter of Gemma's 3840, as the widths are of the transformer's
 PROMPT_TOKENS = 60
-
-
-def seconds(work: Callable[[], object]) -> float:
-    with torch.inference_mode():
-        began = time.perf_counter()
-        work()
-        return time.perf_counter() - began
-
-
-def check_same(ours: torch.Tensor, peer: torch.Tensor, what: str):
-    """Raise ArithmeticError where two outputs are not the same up to rounding."""
-    distance = float((ours - peer).norm() / peer.norm())
-    if not distance <= CLOSE:
-        raise ArithmeticError(f"{what}: ours is {distance:.1e} off the peer's, and {CLOSE} would be rounding")
 
 
 def transformers(described: dict) -> tuple[torch.nn.Module, torch.nn.Module]:

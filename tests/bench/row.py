@@ -1,8 +1,13 @@
-"""One row of bench.json."""
+"""One row of bench.json, and what measures it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
+
+import torch
+
+CLOSE = 1e-4
 
 
 @dataclass
@@ -36,3 +41,17 @@ def paired(runs: int, ours: Callable[[], float], peer: Callable[[], float]) -> t
     """Both measured in turn, so that whatever else the machine does meets both; the first run warms up as well."""
     pairs = [(ours(), peer()) for _ in range(runs)]
     return [it[0] for it in pairs], [it[1] for it in pairs]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    with torch.inference_mode():
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+
+def check_same(ours: torch.Tensor, peer: torch.Tensor, what: str):
+    """Raise ArithmeticError where two outputs are not the same up to rounding."""
+    distance = float((ours - peer).norm() / peer.norm())
+    if not distance <= CLOSE:
+        raise ArithmeticError(f"{what}: ours is {distance:.1e} off the peer's, and {CLOSE} would be rounding")

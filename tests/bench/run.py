@@ -25,6 +25,8 @@ ROWS = {
     "ltx2_load": "bench.ltx2_load",
     "ltx2_load_memory": "bench.ltx2_load",
     "ltx2_overhead": "bench.ltx2_run",
+    "svd_step": "bench.svd",
+    "svd_overhead": "bench.svd",
 }
 TABLE = "{:20} {:>10} {:>10} {:9} {:>7} {:>8}  {}"
 log = logging.getLogger("bench")

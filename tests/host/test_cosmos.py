@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from comfy_host import ComfyHost, PromptRejected
+from graphs import until
 from nim import faults
 from setup_host import REPO
 
@@ -68,14 +69,6 @@ def blocking(seconds: float) -> dict:
     """A node that blocks; the host starts it last, as it is neither asynchronous nor an output."""
     return {"sleep": {"class_type": "TestSleep", "inputs": {"seconds": seconds}},
             "slept": {"class_type": "PreviewAny", "inputs": {"source": ["sleep", 0]}}}
-
-
-def until(found, seconds: float = 10):
-    limit = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < limit, "it never came"
-        time.sleep(0.02)
-    return value
 
 
 def temp_files(host: ComfyHost) -> set[Path]:

@@ -22,6 +22,7 @@ from graphs import (
     refused,
     run,
     settle,
+    until,
 )
 from setup_host import REPO
 from tiny import gemma
@@ -125,8 +126,7 @@ def test_it_is_freed_after_another_prompt_too(server, uncached):
 def test_an_interrupt_ends_it_within_a_step_and_the_next_prompt_runs(server):
     with server.events() as events:
         prompt = server.post(graph(sample_width=768, sample_height=512, sample_frames=121, sample_seed=5))
-        while not any(it["type"] == "progress" and it["data"]["node"] == "sample" for it in events):
-            time.sleep(0.05)
+        until(lambda: any(it["type"] == "progress" and it["data"]["node"] == "sample" for it in events))
         began = time.monotonic()
         server.interrupt()
         entry = server.wait(prompt)

@@ -8,7 +8,21 @@ import pytest
 import websocket
 from clips import packets, probe
 from comfy_host import ComfyHost
-from graphs import SVD, SVD_FILE, all_closed, changed, fails, mapped, memory_of, opened, picture, refused, run, settle
+from graphs import (
+    SVD,
+    SVD_FILE,
+    all_closed,
+    changed,
+    fails,
+    mapped,
+    memory_of,
+    opened,
+    picture,
+    refused,
+    run,
+    settle,
+    until,
+)
 from PIL import Image
 from tiny import svd
 
@@ -49,10 +63,13 @@ def test_without_an_image_nothing_is_queued(server):
     del prompt["animate"]["inputs"]["image"], prompt["picture"]
     words = refused(server, prompt)
     assert words.count("SVD-XT needs an image") == 1 and "Connect Load Image" in words
+    # The editor marks the input by this one.
+    assert re.search(r"required_input_missing.*image", words)
 
 
 @pytest.mark.parametrize("inputs, words", [
-    ({"svd_model": "none.safetensors"}, r"none\.safetensors is not in .*checkpoints.*download_models\.sh svd"),
+    ({"svd_model": "none.safetensors"},
+     r"none\.safetensors is not in .*checkpoints or .*diffusers.*download_models\.sh svd"),
     ({"svd_model": "../../input/example.png"}, r"is not in"),
     ({"animate_min_guidance": -1.0}, r"min_guidance"), ({"animate_max_guidance": 1000.0}, r"max_guidance"),
     ({"animate_frames": 0}, r"frames"), ({"animate_width": 0}, r"width"), ({"animate_fps": 0}, r"fps"),
@@ -70,6 +87,27 @@ def test_images_that_cannot_be_used_are_refused_and_alpha_is_not(server):
     run(server, graph(one, alpha))
 
 
+@pytest.mark.parametrize("kind, name, value, words", [
+    ("PrimitiveInt", "frames", 0, "frames is 0; 1 to 256 are allowed"),
+    ("PrimitiveInt", "fps", 0, "fps is 0; 1 to 60 are allowed"),
+    ("PrimitiveFloat", "max_guidance", 1000.0, "max_guidance is 1000.0; 0 to 100 are allowed"),
+])  # fmt: skip
+def test_a_linked_number_is_checked_when_it_runs(server, kind, name, value, words):
+    number = {"number": {"class_type": kind, "inputs": {"value": value}}}
+    assert words in fails(server, graph(number, **{f"animate_{name}": ["number", 0]}))
+
+
+def test_a_folder_behind_a_link_is_offered_and_opens(server):
+    link = server.base / "models" / "diffusers" / "linked"
+    link.symlink_to(server.base / "models" / "diffusers" / FOLDER, target_is_directory=True)
+    try:
+        offered = server.object_info()["Xavi9SVDLoader"]["input"]["required"]["model"]
+        assert "linked" in str(offered)
+        run(server, graph(svd_model="linked"))
+    finally:
+        link.unlink()
+
+
 def test_bad_files_are_named_and_the_next_prompt_runs(server):
     models = server.base / "models" / "checkpoints"
     (models / "cut.safetensors").write_bytes((models / SVD_FILE).read_bytes()[:200_000])
@@ -77,6 +115,7 @@ def test_bad_files_are_named_and_the_next_prompt_runs(server):
         assert "cut short" in fails(server, graph(svd_model="cut.safetensors"))
         assert "It looks like LTX-2" in fails(server, graph(svd_model="ltx-2-19b-distilled-fp8.safetensors"))
         assert "a folder of LTX2Pipeline" in fails(server, graph(svd_model="LTX-2"))
+        assert "it is no picture" in fails(server, graph(animate_image=None))
     finally:
         (models / "cut.safetensors").unlink()
     run(server, graph())
@@ -128,8 +167,7 @@ def test_an_interrupt_ends_it_within_a_step_and_the_next_prompt_runs(server):
     large = {"animate_width": 384, "animate_height": 192, "animate_frames": 14, "animate_steps": 8, "animate_seed": 5}
     with server.events() as events:
         prompt = server.post(graph(**large))
-        while not any(it["type"] == "progress" and it["data"]["node"] == "animate" for it in events):
-            time.sleep(0.05)
+        until(lambda: any(it["type"] == "progress" and it["data"]["node"] == "animate" for it in events))
         began = time.monotonic()
         server.interrupt()
         entry = server.wait(prompt)
@@ -144,8 +182,7 @@ def test_an_interrupt_while_frames_are_decoded_ends_it(server):
     large = {"animate_width": 384, "animate_height": 192, "animate_frames": 14, "animate_steps": 1}
     prompt = server.post(graph(**large, animate_decode_chunk=14, animate_seed=6))
     with server.events() as events:
-        while not any(it["type"] == "executing" and it["data"].get("node") == "write" for it in events):
-            time.sleep(0.05)
+        until(lambda: any(it["type"] == "executing" and it["data"].get("node") == "write" for it in events))
         time.sleep(0.5)
         began = time.monotonic()
         server.interrupt()

@@ -11,6 +11,7 @@ import av
 import pytest
 from clips import packets, pictures, probe, write_file
 from comfy_host import ComfyHost, PromptRejected
+from graphs import until
 
 CUT = {"class_type": "Video Slice",
        "inputs": {"video": ["source", 0], "start_time": 0.5, "duration": 0.75, "strict_duration": False}}
@@ -79,14 +80,6 @@ def strings_of(path: Path) -> dict[str, str]:
     with av.open(str(path)) as container:
         # Matroska writes names of tags in capitals.
         return {key.lower(): value for key, value in container.metadata.items()}
-
-
-def until(found, seconds: float = 20):
-    limit = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < limit, "it never came"
-        time.sleep(0.01)
-    return value
 
 
 @pytest.mark.parametrize("format", ["auto", "mp4-h264"])

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny import ltx2, stock, svd, svd_names
 from xavi9videos.nodes import weights
 from xavi9videos.nodes.errors import ModelFileBroken, WrongModelFile
+from xavi9videos.nodes.host import memory
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
 from xavi9videos.nodes.svd import checkpoint
 from xavi9videos.nodes.svd.checkpoint import SVD
@@ -117,18 +118,8 @@ def test_weights_are_the_mapped_file(files):
     }
 
 
-def test_a_folder_says_how_it_is_sampled(files, tmp_path):
-    assert SVD(str(files / "fp16")).schedule == svd.SCHEDULER
+def test_the_schedule_is_the_published_one():
     assert {**svd.SCHEDULER, **checkpoint.SCHEDULE} == svd.SCHEDULER
-    shutil.copytree(files / "fp16", tmp_path / "other")
-    path = tmp_path / "other" / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps({**svd.SCHEDULER, "sigma_max": 80.0}))
-    assert SVD(str(tmp_path / "other")).schedule["sigma_max"] == 80
-    path.write_text("{")
-    with pytest.raises(WrongModelFile, match="its scheduler cannot be read"):
-        SVD(str(tmp_path / "other"))
-    path.unlink()
-    assert SVD(str(tmp_path / "other")).schedule == checkpoint.SCHEDULE
 
 
 MODEL = "model.diffusion_model."
@@ -136,12 +127,22 @@ MODEL = "model.diffusion_model."
 
 @pytest.mark.parametrize("change, words", [
     (lambda it: it.pop(MODEL + "input_blocks.1.0.time_mixer.mix_factor"),
-     r"missing 1 \(down_blocks\.0\.resnets\.0\.time_mixer\.mix_factor\)\. It looks like Stable Video Diffusion"),
+     r"\(unet\) does not fit.* missing 1 \(down_blocks\.0\.resnets\.0\.time_mixer\.mix_factor\)\. "
+     r"It looks like Stable Video Diffusion"),
     (lambda it: it.update({MODEL + "more.weight": torch.zeros(1)}), r"extra 1 \(more\.weight\)"),
     (lambda it: it.update({MODEL + "out.2.bias": torch.zeros(7)}),
      r"mis-shaped 1 \(conv_out\.bias \(7,\) instead of \(4,\)\)"),
     (lambda it: it.pop(MODEL + "input_blocks.0.0.weight"), r"'conv_in\.weight' is missing"),
-    (lambda it: [it.pop(key) for key in list(it) if ".visual." in key], r"is missing"),
+    (lambda it: [it.pop(key) for key in list(it) if ".visual." in key],
+     r"it has no image_encoder\. It looks like a part of Stable Video Diffusion"),
+    (lambda it: [it.pop(key) for key in list(it) if not key.startswith(MODEL)], r"it has no vae and no image_encoder"),
+    (lambda it: it.update({key: value.char() for key, value in it.items()}), r"its weights are of int8"),
+    (lambda it: it.update({MODEL + "out.2.weight": it[MODEL + "out.2.weight"].to(torch.float8_e4m3fn)}),
+     r"its weights are of float16, float8_e4m3fn"),
+    (lambda it: it.update({MODEL + "label_emb.0.0.weight": torch.zeros(256, 256).half()}),
+     r"takes 8 channels and 1 numbers, instead of 8 and 3\. It looks like another member"),
+    (lambda it: it.update({MODEL + "input_blocks.0.0.weight": torch.zeros(64, 12, 3, 3).half()}),
+     r"takes 12 channels and 3 numbers"),
     (lambda it: [it.pop(key) for key in list(it) if "first_stage_model.decoder" in key and
                  ("time_" in key or "mix_factor" in key)], r"It looks like svd_xt_image_decoder\.safetensors"),
     (lambda it: [it.pop(key) for key in list(it) if "first_stage_model.decoder" in key and "time_stack" in key],
@@ -193,7 +194,7 @@ def test_a_truncated_file_says_so(files, tmp_path, share):
     ("unet/config.json", '{"_class_name": "UNet2DConditionModel"}'), ("image_encoder/config.json", "{}"),
     ("unet/config.json", '{"_class_name": "UNetSpatioTemporalConditionModel", "layers_per_block": "x"}'),
     ("image_encoder/config.json", '{"architectures": ["CLIPModel"]}'),
-    ("unet/diffusion_pytorch_model.fp16.safetensors", None),
+    ("unet/diffusion_pytorch_model.fp16.safetensors", None), ("vae/config.json", "{}"),
 ])  # fmt: skip
 def test_a_folder_that_does_not_fit_says_where(files, tmp_path, name, text):
     shutil.copytree(files / "fp16", tmp_path / "other")
@@ -209,3 +210,37 @@ def test_stock_diffusers_opens_the_folder_with_the_same_weights(files):
     pipe = StableVideoDiffusionPipeline.from_pretrained(files / "fp32")
     expected = stock.svd_components(files / "fp32.safetensors")
     assert all(same([getattr(pipe, name).state_dict()], [it.state_dict()]) for name, it in expected.items())
+
+
+def test_a_weight_that_is_there_twice_is_refused(files, tmp_path):
+    """What a copy of a copy left there must not replace the weights in silence."""
+    shutil.copytree(files / "fp32", tmp_path / "other")
+    folder = tmp_path / "other" / "unet"
+    shutil.copy(folder / "diffusion_pytorch_model.safetensors", folder / "diffusion_pytorch_model (1).safetensors")
+    with pytest.raises(WrongModelFile, match=r"its unet makes no model \(add_embedding.* is in two of its files"):
+        SVD(str(tmp_path / "other"))
+    (folder / "diffusion_pytorch_model (1).safetensors").rename(folder / "old.safetensors")
+    assert same(bits(SVD(str(tmp_path / "other"))), bits(SVD(str(files / "fp32"))))
+
+
+def test_weights_in_pieces_are_read_together(files, tmp_path):
+    shutil.copytree(files / "fp32", tmp_path / "other")
+    whole = tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(whole)
+    names = sorted(tensors)
+    for number, part in enumerate((names[:700], names[700:]), 1):
+        piece = whole.with_name(f"diffusion_pytorch_model-0000{number}-of-00002.safetensors")
+        save_file({name: tensors[name] for name in part}, piece)
+    whole.unlink()
+    assert same(bits(SVD(str(tmp_path / "other"))), bits(SVD(str(files / "fp32"))))
+    piece.unlink()
+    with pytest.raises(WrongModelFile, match=r"other \(unet\) .*missing \d+ .* of StableVideoDiffusionPipeline"):
+        SVD(str(tmp_path / "other"))
+
+
+def test_a_changed_description_is_another_model(files, tmp_path):
+    shutil.copytree(files / "fp16", tmp_path / "other")
+    before = memory.identity(str(tmp_path / "other"))
+    path = tmp_path / "other" / "vae" / "config.json"
+    path.write_text(path.read_text() + " ")
+    assert memory.identity(str(tmp_path / "other")) != before

@@ -1,10 +1,15 @@
 """SVD-XT here against stock diffusers on the same weights: bit for bit, from latents to frames."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from clips import probe
 from tiny import stock, svd
-from xavi9videos.nodes.errors import ImageMissing
+from xavi9videos.nodes.checks import check_numbers
+from xavi9videos.nodes.errors import ImageMissing, ImageNotUsable, NotFinite, OutOfRange
+from xavi9videos.nodes.pictures import check_image, fitted
 from xavi9videos.nodes.svd import attention, decode, nodes, sampling
 from xavi9videos.nodes.svd.checkpoint import SVD
 from xavi9videos.nodes.video.source import LazyVideo
@@ -129,6 +134,14 @@ def test_sizes_off_the_grid_are_cropped_to(model, pipe):
     assert torch.equal(found, stocks(pipe, asked)[:, :67, :125])
 
 
+def test_what_is_cut_off_again_repeats_the_edge():
+    asked = shot(width=125, height=67)
+    pixels, exact = np.asarray(asked.picture), np.asarray(fitted(picture(), (125, 67)))
+    assert pixels.shape == (72, 128, 3)
+    assert (pixels[:67, :125] == exact).all()
+    assert (pixels[:, 125:] == pixels[:, 124:125]).all() and (pixels[67:] == pixels[66:67]).all()
+
+
 def test_extreme_values_stay_finite(model):
     for inputs in ({"guidance": (100.0, 100.0)}, {"noise": 10.0}, {"motion": 1023, "fps": 60}, {"fps": 1}):
         found = ours(model, shot(**inputs, frames=3))
@@ -227,3 +240,49 @@ def test_without_an_image_it_says_what_it_needs():
     with pytest.raises(ImageMissing, match="SVD-XT needs an image"):
         nodes.check_given(nodes.ABSENT)
     nodes.check_given(None)
+
+
+def test_values_that_are_no_numbers_are_an_error_and_no_video(files):
+    model = SVD(str(files / "fp32.safetensors"))
+    with pytest.raises(NotFinite, match="in the latents"), torch.inference_mode():
+        sampling.denoise(model, shot(noise=float("nan")), 1, SEED, lambda *_: None)
+    latents = torch.full((7, 4, 8, 16), float("nan"))
+    handle = SimpleNamespace(model=model)
+    with pytest.raises(NotFinite, match="in the frames"), torch.inference_mode():
+        list(decode.video_of(handle, latents, shot(), CHUNK).images())
+
+
+@pytest.mark.parametrize("name, value", [
+    ("frames", 0), ("frames", -5), ("steps", 0), ("width", -100), ("fps", 0), ("decode_chunk", 0), ("seed", -1),
+    ("noise_aug_strength", float("nan")), ("min_guidance", float("nan")), ("max_guidance", 1e9),
+])  # fmt: skip
+def test_linked_numbers_are_checked_when_the_node_runs(name, value):
+    schema = nodes.SVDImageToVideo.GET_SCHEMA()
+    given = {it.id: getattr(it, "default", None) for it in schema.inputs}
+    check_numbers(nodes.SVDImageToVideo, given)
+    with pytest.raises(OutOfRange, match=f"{name} is .* are allowed"):
+        check_numbers(nodes.SVDImageToVideo, {**given, name: value})
+
+
+@pytest.mark.parametrize("image", [
+    None, "hello", torch.zeros(64, 64, 3), torch.zeros(1, 64, 64, 5), torch.zeros(1, 64, 64, 2),
+])  # fmt: skip
+def test_what_is_no_picture_is_refused_by_name(image):
+    with pytest.raises(ImageNotUsable, match="it is no picture of 1, 3 or 4 channels"):
+        check_image(image)
+
+
+def test_a_video_does_not_hold_the_picture_that_was_given(model):
+    """A large one would stay in memory for as long as the editor shows the result."""
+    import gc
+    import weakref
+
+    image = picture()
+    asked = shot(image=image)
+    with torch.inference_mode():
+        latents = sampling.latents(model, asked, 1, 9, lambda *_: None)
+        video = decode.video_of(SimpleNamespace(model=model), latents, asked, 3)
+    reference = weakref.ref(image)
+    del image, asked
+    gc.collect()
+    assert reference() is None and video.get_frame_count() == 7
