@@ -5,9 +5,11 @@ import json
 import re
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
 from clips import probe
 from comfy_host import ComfyHost, PromptRejected
 
@@ -56,6 +58,22 @@ def run(host: ComfyHost, prompt: dict) -> Path:
     assert not (error := host.error(entry)), error["exception_message"]
     [path] = host.files(entry)
     return path
+
+
+NAMES = (f"dump{number}" for number in count())
+
+
+def node(kind: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def carried(host: ComfyHost, graph: dict, *links: str | list) -> list:
+    """Runs a graph on a server with core_pack, and gives what these links carried, as the pack's plain() makes it."""
+    names = {next(NAMES): [link, 0] if isinstance(link, str) else link for link in links}
+    dumps = {name: node("TestDump", value=link, name=name) for name, link in names.items()}
+    entry = host.run({**graph, **dumps})
+    assert host.error(entry) is None, host.error(entry)
+    return [torch.load(host.base / "output" / f"{name}.pt", weights_only=True) for name in names]
 
 
 def fails(host: ComfyHost, prompt: dict) -> str:

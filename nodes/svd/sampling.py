@@ -131,14 +131,14 @@ def denoise(model: SVD, shot: Shot, steps: int, seed: int, step: Callable[[int, 
     width, height = shot.grid_size
     first, last = shot.guidance
     with prepared(model.unet.module):
-        latents = pipe(
+        made = pipe(
             shot.picture, width=width, height=height, num_frames=shot.frames, num_inference_steps=steps,
             min_guidance_scale=first, max_guidance_scale=last, fps=shot.fps,
             motion_bucket_id=shot.motion_bucket_id, noise_aug_strength=shot.noise_aug_strength,
             generator=torch.Generator("cpu").manual_seed(seed), output_type="latent", callback_on_step_end=after,
         ).frames  # fmt: skip
-    check_finite(latents, "the latents")
-    return latents[0].cpu()
+    check_finite(made, "the latents")
+    return made[0].cpu()
 
 
 def latents(model: SVD, shot: Shot, steps: int, seed: int, step: Callable[[int, torch.Tensor], None]) -> torch.Tensor:

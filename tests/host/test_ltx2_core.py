@@ -3,7 +3,6 @@
 import io
 import json
 import struct
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import websocket
 from clips import pictures, probe
 from comfy.latent_formats import LTXAV
 from comfy_host import ComfyHost
+from graphs import NAMES, carried, node
 from PIL import Image
 from setup_host import REPO
 from tiny import gemma, ltx2
@@ -48,10 +48,6 @@ LORA_ROUNDED = 2e-2
 HEARD, ANOTHER = 0.05, 0.5
 # ComfyUI's decoder is diffusers' bit for bit; ours gets the frames in pieces, and torch picks a convolution by shape.
 DECODED = 2e-6
-
-
-def node(kind: str, **inputs) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 @pytest.fixture(scope="module")
@@ -145,18 +141,6 @@ def ours(prompt: str = PROMPT, *, seed: int = SEED, checkpoint: str = FP8, image
     return graph
 
 
-NAMES = (f"dump{number}" for number in count())
-
-
-def run(host, graph: dict, *links: str | list) -> list:
-    """Runs a graph and gives what these links carried, as core_pack's plain() makes it."""
-    names = {next(NAMES): [link, 0] if isinstance(link, str) else link for link in links}
-    dumps = {name: node("TestDump", value=link, name=name) for name, link in names.items()}
-    entry = host.run({**graph, **dumps})
-    assert host.error(entry) is None, host.error(entry)
-    return [torch.load(host.base / "output" / f"{name}.pt", weights_only=True) for name in names]
-
-
 def off(one: list[torch.Tensor], other: list[torch.Tensor]) -> tuple[float, float]:
     """How far each of these is from the other's (a LATENT's picture and sound), relative to the other's size."""
     assert [it.shape for it in one] == [it.shape for it in other]
@@ -165,7 +149,7 @@ def off(one: list[torch.Tensor], other: list[torch.Tensor]) -> tuple[float, floa
 
 def both(host, **what) -> tuple[list, list]:
     """picture and sound of ours, and of ComfyUI's."""
-    theirs, made = run(host, {**core(**what), **ours(**what)}, "core", "ours")
+    theirs, made = carried(host, {**core(**what), **ours(**what)}, "core", "ours")
     return made["samples"], theirs["samples"]
 
 
@@ -184,7 +168,7 @@ def plain(host):
     }  # fmt: skip
     links = ["core", "ours", "core picture", "core sound", "video", "core video", "core core picture", "text", "exact",
              "own"]
-    return dict(zip(links, run(host, graph, *links), strict=True))
+    return dict(zip(links, carried(host, graph, *links), strict=True))
 
 
 def test_text_to_video_is_cores(plain):
@@ -214,14 +198,14 @@ def test_dev_schedule_is_cores(host, steps, guidance, bound):
 @pytest.mark.parametrize(("checkpoint", "bound"), [(FP32, CLOSE), (BF16, LORA_ROUNDED)])
 def test_lora_is_cores(host, checkpoint, bound):
     what = {"checkpoint": checkpoint, "lora": "trainer.safetensors"}
-    [without] = run(host, ours(checkpoint=checkpoint), "ours")
+    [without] = carried(host, ours(checkpoint=checkpoint), "ours")
     made, theirs = both(host, **what)
     assert max(off(made, theirs)) < bound
     assert min(off(made, without["samples"])) > 5 * LORA_ROUNDED
 
 
 def test_all_spellings_of_a_lora_are_the_same(host):
-    made = [run(host, ours(checkpoint=BF16, lora=f"{spelling}.safetensors"), "ours")[0]["samples"]
+    made = [carried(host, ours(checkpoint=BF16, lora=f"{spelling}.safetensors"), "ours")[0]["samples"]
             for spelling in SPELLINGS]
     for other in made[1:]:
         assert all(map(torch.equal, other, made[0]))
@@ -251,7 +235,7 @@ def test_our_decode_tells_the_rate_of_cores_latents(host, frames, fps):
     graph["model"] = ours()["model"]
     graph["video"] = node("Xavi9LTX2Decode", model=["model", 0], latents=["empty", 0], tiling="off")
     graph["cut"] = node("Video Slice", video=["video", 0], start_time=0.0, duration=2 / fps, strict_duration=True)
-    [video] = run(host, graph, "cut")
+    [video] = carried(host, graph, "cut")
     assert (video["fps"], video["frames"]) == (fps, 2)
     assert video["audio"]["waveform"].shape[-1] == round(2 / fps * 24_000)
 
@@ -316,14 +300,14 @@ def test_the_prompt_is_heard_by_both(host, plain):
 
 
 def test_another_seed_is_found_out(host, plain):
-    [made] = run(host, ours(seed=SEED + 1), "ours")
+    [made] = carried(host, ours(seed=SEED + 1), "ours")
     assert min(off(made["samples"], plain["core"]["samples"])) > ANOTHER
 
 
 def test_the_gate_of_stock_diffusers_is_found_out(host, plain):
     """Where an image is given, stock diffusers is not ComfyUI; so the oracle sees the gate."""
-    [theirs] = run(host, core(image=True), "core")
-    [picture] = run(host, {"png": node("LoadImage", image="picture.png")}, "png")
+    [theirs] = carried(host, core(image=True), "core")
+    [picture] = carried(host, {"png": node("LoadImage", image="picture.png")}, "png")
     model = LTX2(str(host.base / "models" / "checkpoints" / FP8))
     shot = sampling.Shot(WIDTH, HEIGHT, FRAMES, FPS, picture)
     with torch.inference_mode():

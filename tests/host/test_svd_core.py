@@ -1,13 +1,13 @@
 """SVD-XT here against ComfyUI's own SVD nodes: the same file, image and noise, in one server, through POST /prompt."""
 
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from comfy_host import ComfyHost
+from graphs import carried, node
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from setup_host import REPO
@@ -56,10 +56,6 @@ class Asked:
 TALL = {"image": "tall.png", "width": 72, "height": 120}
 BRIEF = {"frames": 2, "steps": 2}
 SQUARE = {"image": "square.png", "width": 64, "height": 64}
-
-
-def node(kind: str, **inputs) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def put_alike(source: Path, target: Path):
@@ -135,18 +131,6 @@ def ours(asked: Asked) -> dict:
     }  # fmt: skip
 
 
-NAMES = (f"dump{number}" for number in count())
-
-
-def run(host, graph: dict, *links: str | list) -> list:
-    """Runs a graph and gives what these links carried, as core_pack's plain() makes it."""
-    names = {next(NAMES): [link, 0] if isinstance(link, str) else link for link in links}
-    dumps = {name: node("TestDump", value=link, name=name) for name, link in names.items()}
-    entry = host.run({**graph, **dumps})
-    assert host.error(entry) is None, host.error(entry)
-    return [torch.load(host.base / "output" / f"{name}.pt", weights_only=True) for name in names]
-
-
 def off(one: torch.Tensor, other: torch.Tensor) -> float:
     """How far one is from the other, relative to the other's size."""
     assert one.shape == other.shape
@@ -155,7 +139,7 @@ def off(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def apart(host, asked: Asked, theirs: Asked | None = None, **how) -> float:
     """How far our frames are from ComfyUI's, which may be asked for something else."""
-    found, made = run(host, {**core(theirs or asked, **how), **ours(asked)}, "core", "ours")
+    found, made = carried(host, {**core(theirs or asked, **how), **ours(asked)}, "core", "ours")
     assert (made["size"], made["frames"], made["fps"]) == ([asked.width, asked.height], asked.frames, asked.fps)
     return off(made["images"], found)
 
@@ -178,13 +162,13 @@ def test_video_is_cores_with_its_own_clip_where_that_resizes_nothing(host):
 def stages(host):
     """What ComfyUI's nodes make of Asked(), by node, and what our parts make of it in this process."""
     asked = Asked()
-    frames, sigmas, latents, picture = run(host, core(asked), "core", "sigmas", "latents", "picture")
+    frames, sigmas, latents, picture = carried(host, core(asked), "core", "sigmas", "latents", "picture")
     [[embedding, more]] = picture
     theirs = {"embedding": embedding, "image": more["concat_latent_image"][0], "sigmas": sigmas,
               "latents": latents["samples"] * SCALE, "frames": frames}
 
     model = SVD(str(host.base / "models" / "checkpoints" / asked.file))
-    [picture] = run(host, ours(asked), "png")
+    [picture] = carried(host, ours(asked), "png")
     shot = sampling.Shot(picture, asked.width, asked.height, asked.frames, asked.fps, asked.motion, asked.noise,
                          asked.guidance)
     given = []
@@ -212,7 +196,7 @@ def test_schedule_is_cores(host, steps):
     _, scheduler = sampling.classes()
     made = scheduler.from_config(SCHEDULE)
     made.set_timesteps(steps)
-    [theirs] = run(host, core(Asked(steps=steps)), "sigmas")
+    [theirs] = carried(host, core(Asked(steps=steps)), "sigmas")
     assert len(theirs) == steps + 1 and theirs[-1] == made.sigmas[-1] == 0
     torch.testing.assert_close(made.sigmas, theirs, rtol=SAME_SIGMAS, atol=0)
 
@@ -224,7 +208,7 @@ def test_decode_chunk_is_cores_decode_of_so_many_frames(host):
     for start, length in pieces:
         graph[f"piece {start}"] = node("LatentFromBatch", samples=["latents", 0], batch_index=start, length=length)
         graph[f"frames {start}"] = node("VAEDecode", samples=[f"piece {start}", 0], vae=["core model", 2])
-    made, together, *parts = run(host, graph, "ours", "core", *(f"frames {start}" for start, _ in pieces))
+    made, together, *parts = carried(host, graph, "ours", "core", *(f"frames {start}" for start, _ in pieces))
     assert off(made["images"], torch.cat(parts)) < CLOSE
     # Measured 0.21.
     assert off(made["images"], together) > FAR
@@ -245,7 +229,7 @@ def test_cores_sampler_node_differs_by_its_noise_alone(host):
         seed=asked.seed, steps=asked.steps, cfg=asked.guidance[1], sampler_name="euler", scheduler="karras",
         denoise=1.0,
     )  # fmt: skip
-    template, pieces, frames, made = run(host, graph, "sampler", "latents", "core", "ours")
+    template, pieces, frames, made = carried(host, graph, "sampler", "latents", "core", "ours")
     assert torch.equal(template["samples"], pieces["samples"])
     assert off(made["images"], frames) > FAR
 
