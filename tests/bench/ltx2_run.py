@@ -8,8 +8,7 @@ from unittest import mock
 import conftest  # noqa: F401  the host's modules, and the pack as xavi9videos
 import torch
 from bench import ltx2_models as models
-from bench.ltx2 import check_same, seconds
-from bench.row import Row, compared, paired
+from bench.row import Row, check_same, compared, paired, seconds
 from xavi9videos.nodes.host import latents as layout
 from xavi9videos.nodes.ltx2 import checkpoint, decode, sampling
 from xavi9videos.nodes.ltx2.nodes import LTX2Model
