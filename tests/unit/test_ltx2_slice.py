@@ -142,7 +142,7 @@ def run_ours(stock, text):
         with prepared(modules["transformer"]) as kept:
             assert all(isinstance(it, HostAttention) for it in modules["transformer"].attn_processors.values())
             found = run(sampling.pipelines()["text"], modules, text)
-            assert len(kept.texts) == 1
+            assert len(kept.contexts) == 1
         return found
     finally:
         for part in parts.values():
