@@ -136,3 +136,20 @@ def all_closed(host: ComfyHost) -> bool:
     while mapped(host) and time.monotonic() < limit:
         time.sleep(0.2)
     return not mapped(host)
+
+
+def check_unloading(host: ComfyHost, prompt: dict, file: str):
+    """What a graph's checkpoint takes goes when it is unloaded, and its file is closed with the loader's result.
+
+    Fails too where another weight file stays open after the graph has run.
+    """
+    run(host, prompt)
+    assert mapped(host) == {file}
+    loaded, _ = memory_of(host)
+    weights = (host.base / "models" / "checkpoints" / file).stat().st_size
+    host.free(unload_models=True)
+    settle(host)
+    assert memory_of(host)[0] <= loaded + 0.05 * weights
+    assert mapped(host) == {file}, "a loader's result still asks for it"
+    host.free(unload_models=True, free_memory=True)
+    assert all_closed(host)

@@ -7,6 +7,7 @@ from comfy_api.latest import InputImpl, io
 
 from ..checks import check_prompt, said
 from ..host import paths, progress
+from ..inputs import ABSENT
 from ..settings import cosmos
 from .client import Client, address_of, run_apart
 from .families import Job, family_set
@@ -145,9 +146,6 @@ class CosmosText2World(io.ComfyNode):
     @classmethod
     async def execute(cls, **inputs) -> io.NodeOutput:
         return await generate(Job(**inputs), cls.hidden)
-
-
-ABSENT = object()
 
 
 class CosmosVideo2World(io.ComfyNode):

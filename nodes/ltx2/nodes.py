@@ -8,6 +8,7 @@ from ..checks import check_numbers, check_prompt, said
 from ..errors import BadSteps
 from ..host import latents as layout
 from ..host import memory, paths, progress
+from ..inputs import seed_input
 from ..pictures import check_image
 from ..settings import local
 
@@ -55,8 +56,7 @@ def checkpoint_path(name: str) -> str:
 
 
 def text_encoder_path(name: str) -> str:
-    kind = "diffusers" if name in paths.model_names("diffusers", "config.json") else "text_encoders"
-    return paths.model_path(kind, name, "ltx2")
+    return paths.model_path(("text_encoders", "diffusers"), name, "ltx2")
 
 
 class LTX2Loader(io.ComfyNode):
@@ -200,10 +200,6 @@ class LTX2TextEncode(io.ComfyNode):
 def check_steps(schedule: str | None, steps: int | None):
     if schedule == "distilled" and steps not in (None, 0, 8):
         raise BadSteps(given=steps, allowed=8)
-
-
-def seed_input(tooltip: str) -> io.Input:
-    return io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip=tooltip)
 
 
 class LTX2Sampler(io.ComfyNode):

@@ -8,6 +8,7 @@ from ..checks import check_numbers, said
 from ..errors import ImageMissing
 from ..host import latents as layout
 from ..host import memory, paths
+from ..inputs import ABSENT, seed_input
 from ..pictures import check_image
 from ..settings import local
 
@@ -29,8 +30,6 @@ def open_model(path: str):
 def model_path(name: str | None) -> str:
     return paths.checkpoint_path(name, "svd")
 
-
-ABSENT = object()
 
 
 def check_given(image):
@@ -152,14 +151,7 @@ class SVDImageToVideo(io.ComfyNode):
                     tooltip="The same of the last frame. With 1 or less for both guidance is off, and a step takes "
                     "half as long.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="The same seed and inputs give the same video, bit for bit, on the same machine.",
-                ),
+                seed_input("The same seed and inputs give the same video, bit for bit, on the same machine."),
                 io.Int.Input(
                     "decode_chunk",
                     default=8,

@@ -12,11 +12,9 @@ from graphs import (
     GEMMA_FILE,
     LTX2,
     LTX2_FILE,
-    all_closed,
     changed,
+    check_unloading,
     fails,
-    mapped,
-    memory_of,
     opened,
     picture,
     refused,
@@ -102,16 +100,7 @@ def test_only_a_new_seed_opens_no_file_and_loads_no_text_encoder(server, uncache
 
 
 def test_unloaded_means_gone(server, uncached):
-    run(server, graph())
-    assert mapped(server) == {LTX2_FILE}, "the text encoder is closed after it was used"
-    loaded, _ = memory_of(server)
-    weights = (server.base / "models" / "checkpoints" / LTX2_FILE).stat().st_size
-    server.free(unload_models=True)
-    settle(server)
-    assert memory_of(server)[0] <= loaded + 0.05 * weights
-    assert mapped(server) == {LTX2_FILE}, "a loader's result still asks for it"
-    server.free(unload_models=True, free_memory=True)
-    assert all_closed(server)
+    check_unloading(server, graph(), LTX2_FILE)
 
 
 def test_it_is_freed_after_another_prompt_too(server, uncached):

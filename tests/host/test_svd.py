@@ -11,16 +11,13 @@ from comfy_host import ComfyHost
 from graphs import (
     SVD,
     SVD_FILE,
-    all_closed,
     changed,
+    check_unloading,
     fails,
-    mapped,
-    memory_of,
     opened,
     picture,
     refused,
     run,
-    settle,
     until,
 )
 from PIL import Image
@@ -150,16 +147,7 @@ def test_a_file_that_was_replaced_is_another_model(server, uncached):
 
 
 def test_unloaded_means_gone(server, uncached):
-    run(server, graph())
-    assert mapped(server) == {SVD_FILE}
-    loaded, _ = memory_of(server)
-    weights = (server.base / "models" / "checkpoints" / SVD_FILE).stat().st_size
-    server.free(unload_models=True)
-    settle(server)
-    assert memory_of(server)[0] <= loaded + 0.05 * weights
-    assert mapped(server) == {SVD_FILE}, "a loader's result still asks for it"
-    server.free(unload_models=True, free_memory=True)
-    assert all_closed(server)
+    check_unloading(server, graph(), SVD_FILE)
 
 
 def test_an_interrupt_ends_it_within_a_step_and_the_next_prompt_runs(server):

@@ -18,6 +18,7 @@ MODULES = {
     SVD_FILE: {"UNetSpatioTemporalConditionModel", "AutoencoderKLTemporalDecoder", "CLIPVisionModelWithProjection"},
 }  # fmt: skip
 
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swap") / "models"

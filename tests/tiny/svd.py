@@ -213,8 +213,3 @@ def write_folder(path: Path, *, weights: tuple[str, ...] = ("fp32",), seed: int 
 def published_tensors() -> dict[str, torch.Tensor]:
     """Meta tensors of the whole published file, float32."""
     return _shapes(PUBLISHED, words=49408)
-
-
-def published_keys() -> dict[str, tuple[int, ...]]:
-    """published_tensors() as key -> shape; a scalar's shape is ()."""
-    return {key: tuple(value.shape) for key, value in published_tensors().items()}

@@ -38,7 +38,7 @@ def test_the_published_file_fits_diffusers_name_for_name():
     modules = checkpoint.skeletons({name: weights.shapes(part) for name, part in parts.items()})
     for name, module in modules.items():
         shapes = weights.shapes(module.state_dict())
-        weights.check("published", "SVD-XT", shapes, weights.shapes(parts[name]), published)
+        weights.check("published", "SVD-XT", shapes, weights.shapes(parts[name]), "SVD-XT")
         assert sum(it.numel() for it in module.parameters()) == PARAMETERS[name]
     # The configurations that the shapes tell are those of the published folder.
     for name, module in modules.items():
@@ -82,6 +82,11 @@ def test_of_a_folder_with_both_the_fp16_files_are_taken(files):
     both, half = SVD(str(files / "both")), SVD(str(files / "fp16"))
     assert both.unet.module.conv_in.weight.dtype == torch.float16
     assert same(bits(both), bits(half))
+
+
+def test_a_folder_needs_its_three_models_alone(files, tmp_path):
+    shutil.copytree(files / "fp16", tmp_path / "other", ignore=shutil.ignore_patterns("scheduler", "feature_extractor"))
+    assert same(bits(SVD(str(tmp_path / "other"))), bits(SVD(str(files / "fp16"))))
 
 
 def test_a_file_that_comfyui_saved_encodes_with_the_encoder_that_it_has(files):

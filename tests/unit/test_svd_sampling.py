@@ -214,7 +214,7 @@ def test_what_is_kept_is_computed_once_a_run(model):
         hook.remove()
     counts = [calls.count(it) for it in (block.attn2.to_v, block.attn2.to_q, block.norm1)]
     assert counts == [1, 0, 3]
-    # The 19 transformers with a spatial and a temporal block each.
+    # 16 transformers with a spatial and a temporal block each.
     assert len(attention.cross_attention_blocks(model.unet.module)) == 32
 
 

@@ -172,7 +172,7 @@ def test_published(published):
         "unet": MODEL, "decoder": FIRST_STAGE + "decoder.", "encoder": FIRST_STAGE + "encoder.",
         "conditioner": CONDITIONER, "visual": VISUAL, "text": TEXT}.items()} == {
         "unet": 1428, "decoder": 266, "encoder": 106, "conditioner": 248, "visual": 392, "text": 398}
-    assert len(published) == 2446 and svd.published_keys().keys() == published.keys()
+    assert len(published) == 2446
     assert sum(value.nbytes for value in published.values()) == 9_559_279_140
     parts = svd_names.components(published)
     assert {name: sum(value.numel() for value in part.values()) for name, part in parts.items()} == {
