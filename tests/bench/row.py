@@ -1,8 +1,10 @@
 """One row of bench.json, and what measures it."""
 
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import torch
@@ -41,6 +43,49 @@ def paired(runs: int, ours: Callable[[], float], peer: Callable[[], float]) -> t
     """Both measured in turn, so that whatever else the machine does meets both; the first run warms up as well."""
     pairs = [(ours(), peer()) for _ in range(runs)]
     return [it[0] for it in pairs], [it[1] for it in pairs]
+
+
+def in_turns(ours: Callable[[Callable], object], peer: Callable[[Callable], object]) -> list[list[float]]:
+    """Seconds of each piece of both, two long works that hand over to one another at each step.
+
+    Each is called with the function to call after a step, and both have as many. The speed of a shared machine changes
+    from second to second by more than what is to be measured.
+    """
+    turns = [threading.Semaphore(1), threading.Semaphore(0)]
+    ended = threading.Event()
+
+    def pieces(work, own, other):
+        taken = []
+
+        def hand_over():
+            nonlocal began
+            taken.append(time.perf_counter() - began)
+            other.release()
+            if not ended.is_set():
+                own.acquire()
+            began = time.perf_counter()
+
+        own.acquire()
+        began = time.perf_counter()
+        try:
+            with torch.inference_mode():
+                work(hand_over)
+        finally:
+            ended.set()
+            hand_over()
+        return taken
+
+    with ThreadPoolExecutor(2) as pool:
+        works = [pool.submit(pieces, ours, *turns), pool.submit(pieces, peer, *reversed(turns))]
+        return [it.result() for it in works]
+
+
+def overhead(name: str, both, runs: int) -> Row:
+    """The row of what the pack adds to a whole run: the sum of the medians of each piece of both.ours and both.peer."""
+    found = zip(*(in_turns(both.ours, both.peer) for _ in range(runs)), strict=True)
+    whole = ([sum(median(piece) for piece in zip(*it, strict=True))] for it in found)
+    both.check()
+    return replace(compared(name, *whole, "s", "<=", 1.02), runs=runs)
 
 
 def seconds(work: Callable[[], object]) -> float:
