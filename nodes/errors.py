@@ -200,6 +200,18 @@ class UnknownFormat(Failure):
     remedy = "Set format to one of them."
 
 
+class EncoderRefused(Failure):
+    code = "encoder_refused"
+    text = "The encoder of {format} does not take {width}x{height} at {rate:g} frames a second: {reason}."
+    remedy = "Choose another format, such as mp4-h264, or scale the video first."
+
+
+class RateTooHigh(Failure):
+    code = "rate_too_high"
+    text = "{format} holds at most {most} frames a second, and the video has {rate:g}: frames would be lost."
+    remedy = "Choose another format, such as mp4-h264, or give the video a lower frame rate."
+
+
 class VideoUnreadable(Failure):
     code = "video_unreadable"
     text = "The video cannot be read: {reason}."

@@ -98,7 +98,7 @@ def fit_clip(
     the work. Raises VideoUnreadable, VideoEmpty and OSError (disk).
     """
     source = open_source(video, poll=poll)
-    pictures = shaped(source, at_rate(source.frames(), source.rate, fps, hold), "yuv420p", size)
+    pictures = shaped(at_rate(source.frames(), source.rate, fps, hold), "yuv420p", size, source.pixel_aspect)
     count = 0
     with av.open(str(path), "w", format="mp4") as output:
         stream = output.add_stream("libx264", rate=fps, options=CLIP_OPTIONS)

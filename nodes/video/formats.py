@@ -1,44 +1,98 @@
 """The formats of Video Save, read from formats/*.json: a further format is a further file."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
+import av
 from comfy_api.latest import io
 
 FOLDER = Path(__file__).parent / "formats"
 WIDGETS = {"INT": io.Int.Input, "FLOAT": io.Float.Input, "COMBO": io.Combo.Input, "BOOLEAN": io.Boolean.Input}
+# FFmpeg's name for numbered pictures, and ours for each.
+SEQUENCE, PICTURES = "image2", "%05d.png"
+# What an option of a format holds beside the arguments of its widget.
+OWN = ("type", "choices", "for")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of an encoder: its name, a pixel format, its own options and the muxer's."""
+
+    encoder: str
+    pixel_format: str
+    options: dict[str, str]
+    muxer: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def alpha(self) -> bool:
+        return any(it.is_alpha for it in av.VideoFormat(self.pixel_format).components) or self.pixel_format == "pal8"
+
+    @property
+    def deep(self) -> bool:
+        """Whether it holds more than eight bits a value."""
+        return max(it.bits for it in av.VideoFormat(self.pixel_format).components) > 8
 
 
 @dataclass(frozen=True)
 class Format:
-    """One format. `pixel_formats` is keyed by the option bit_depth; every other option is the encoder's own."""
+    """One format.
+
+    order: its place in the list. options: widgets, of one id in all formats with one tooltip, by which the editor's
+    translations find them. One with `choices` gives for each of its values what it changes: pixel_format, and options
+    of the encoder. The value of any other is the encoder's option of that name, or the muxer's with "for": "muxer".
+    fixed: the encoder's options that nobody chooses. tag: the codec's name in the file, where players insist on one.
+    shown: how the editor shows it: as "video", as "image", or, where it can play neither, by an H.264 "preview".
+    max_rate: so many pictures a second the container's clock can tell apart.
+    """
 
     key: str
+    order: int
     tooltip: str
     container: str
     extension: str
     encoder: str
-    audio_encoder: str
-    pixel_formats: dict[str, str]
+    audio_encoder: str | None
     options: list[dict]
+    shown: str = "video"
+    pixel_format: str = ""
+    fixed: dict[str, str] = field(default_factory=dict)
+    tag: str = ""
+    max_rate: int | None = None
 
     def inputs(self) -> list[io.Input]:
         """The widgets of this format; optional with defaults, so that old API files survive new options."""
-        return [
-            WIDGETS[it["type"]](optional=True, **{key: value for key, value in it.items() if key != "type"})
-            for it in self.options
-        ]
+        made = []
+        for option in self.options:
+            given = {key: value for key, value in option.items() if key not in OWN}
+            if "choices" in option:
+                given["options"] = list(option["choices"])
+            made.append(WIDGETS[option["type"]](optional=True, **given))
+        return made
 
-    def settings(self, given: dict) -> tuple[str, dict[str, str]]:
-        """Pixel format and encoder options for the values given, the defaults standing in for those that are absent."""
-        # The host passes an absent optional input of a DynamicCombo as None.
-        given = {key: value for key, value in given.items() if value is not None}
-        values = {it["id"]: str(given.get(it["id"], it["default"])) for it in self.options}
-        return self.pixel_formats[values.pop("bit_depth")], values
+    def settings(self, given: dict) -> Settings:
+        """What the values given ask of the encoder, the defaults standing in for those that are absent."""
+        pixel_format, encoder, muxer = self.pixel_format, dict(self.fixed), {}
+        for option in self.options:
+            # The host passes an absent optional input of a DynamicCombo as None.
+            value = given.get(option["id"])
+            value = option["default"] if value is None else value
+            if "choices" in option:
+                chosen = option["choices"][value]
+                pixel_format = chosen.get("pixel_format", pixel_format)
+                encoder |= chosen.get("options", {})
+            else:
+                text = str(int(value) if isinstance(value, bool) else value)
+                (muxer if option.get("for") == "muxer" else encoder)[option["id"]] = text
+        return Settings(self.encoder, pixel_format, encoder, muxer)
+
+    def fits(self, rate: Fraction) -> bool:
+        return self.max_rate is None or rate <= self.max_rate
 
 
 @cache
 def all_formats() -> dict[str, Format]:
-    return {path.stem: Format(path.stem, **json.loads(path.read_text())) for path in sorted(FOLDER.glob("*.json"))}
+    found = [Format(path.stem, **json.loads(path.read_text())) for path in FOLDER.glob("*.json")]
+    return {it.key: it for it in sorted(found, key=lambda it: (it.order, it.key))}

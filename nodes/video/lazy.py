@@ -78,12 +78,14 @@ class LazyVideo(Input.Video):
 
         tags = {key: json.dumps(value) for key, value in (metadata or {}).items()}
         options = {"bit_depth": str(bit_depth or 8), "crf": None if crf is None else round(crf)}
-        source = open_source(self, ten_bit=options["bit_depth"] == "10")
+        format = all_formats()["mp4-h264"]
+        settings = format.settings(options)
+        source = open_source(self, settings.deep)
         into_memory = isinstance(path, io.IOBase)
         part = paths.temp_file(".mp4") if into_memory else Path(path).with_name(f".{Path(path).name}.part")
         step = progress.frame_steps(source.count)
         try:
-            encode(source, part, all_formats()["mp4-h264"], options, tags, source.sound, step)
+            encode(source, part, format, settings, tags, source.sound, step)
             if into_memory:
                 path.write(part.read_bytes())
             else:

@@ -3,80 +3,31 @@
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from comfy_api.latest import Input, InputImpl
 
-from ..errors import AudioNotUsable, VideoEmpty, VideoUnreadable
+from ..errors import VideoEmpty, VideoUnreadable
 from .lazy import LazyVideo
+from .shape import shaped
+from .sound import LAYOUTS, Sound, sound_frame, tensor_sound
 
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-SOUND_CHUNK_SECONDS = 1
+__all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "open_source", "shaped"]
+
 # So much of a frame stays in the processor's cache: a 1080p frame takes 4 ms instead of 33, and no thread of torch
 # competes with the encoder's.
 STRIP_ROWS = 40
-TRANSPOSE = {1: [("transpose", "cclock")], 2: [("hflip", None), ("vflip", None)], 3: [("transpose", "clock")]}
-
-
-@dataclass
-class Sound:
-    """Frames of interleaved float samples, pts in 1/rate seconds; `mended` counts NaN and infinite ones made silent."""
-
-    rate: int
-    layout: str
-    frames: Iterator[av.AudioFrame]
-    mended: int = 0
-
-    def safe_frames(self) -> Iterator[av.AudioFrame]:
-        for frame in self.frames:
-            samples = frame.to_ndarray()
-            good = np.isfinite(samples)
-            if not good.all():
-                self.mended += int(samples.size - np.count_nonzero(good))
-                frame = sound_frame(np.where(good, samples, 0), self.rate, self.layout, frame.pts)
-            yield frame
-
-
-def sound_frame(samples: np.ndarray, rate: int, layout: str, pts: int) -> av.AudioFrame:
-    """samples: [n, channels] of float, or the same in one row. Interleaved, since PyAV fails on eight planes."""
-    row = np.ascontiguousarray(samples, dtype=np.float32).reshape(1, -1)
-    frame = av.AudioFrame.from_ndarray(row, format="flt", layout=layout)
-    frame.sample_rate = rate
-    frame.pts = pts
-    frame.time_base = Fraction(1, rate)
-    return frame
-
-
-def tensor_sound(audio: Input.Audio, seconds: Fraction | None = None) -> Sound | None:
-    """The host's AUDIO, cut to `seconds` when given; None when it has no samples. Raises AudioNotUsable."""
-    waveform, rate = audio["waveform"], int(audio["sample_rate"])
-    if waveform.ndim != 3 or waveform.shape[0] != 1:
-        raise AudioNotUsable(reason=f"its shape is {tuple(waveform.shape)}, not [1, channels, samples]")
-    if waveform.shape[1] not in LAYOUTS:
-        raise AudioNotUsable(reason=f"it has {waveform.shape[1]} channels")
-    if not 8000 <= rate <= 384_000:
-        raise AudioNotUsable(reason=f"its sample rate is {rate} Hz")
-    length = waveform.shape[2] if seconds is None else min(waveform.shape[2], -int(-seconds * rate // 1))
-    layout = LAYOUTS[waveform.shape[1]]
-
-    def frames():
-        for start in range(0, length, rate * SOUND_CHUNK_SECONDS):
-            part = waveform[0, :, start : min(start + rate * SOUND_CHUNK_SECONDS, length)]
-            yield sound_frame(part.T.float().cpu().numpy(), rate, layout, start)
-
-    return Sound(rate, layout, frames()) if length else None
 
 
 class TensorSource:
-    """A VIDEO whose frames are float tensors [height, width, 3 or 4], values 0..1; alpha is left out.
+    """A VIDEO whose frames are float tensors [height, width, 3 or 4], values 0..1.
 
-    images() and audio() are asked for them when they are needed, so that a VIDEO can make them then.
+    images() and audio() are asked for them when they are needed, so that a VIDEO can make them then. deep keeps 16 bits
+    of a value, alpha the fourth channel, which is else left out.
     """
 
     def __init__(
@@ -85,7 +36,8 @@ class TensorSource:
         shape: tuple[int, int, int],
         rate: Fraction,
         audio: Callable[[], Input.Audio | None],
-        ten_bit: bool,
+        deep: bool,
+        alpha: bool = False,
     ):
         self.images, self.audio = images, audio
         self.count, self.height, self.width = shape
@@ -97,17 +49,18 @@ class TensorSource:
             raise VideoUnreadable(reason=f"its frame rate is {rate}")
         self.time_base = 1 / self.rate
         self.pixel_aspect = Fraction(1)
-        self.format, self.scale, self.dtype = (
-            ("rgb48le", 65535, np.uint16) if ten_bit else ("rgb24", 255, np.uint8)
-        )
+        self.channels = 4 if alpha else 3
+        self.scale, self.dtype = (65535, np.uint16) if deep else (255, np.uint8)
+        self.format = {3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}[self.channels][deep]
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        strip = np.empty((STRIP_ROWS, self.width, 3), np.float32)
+        channels = self.channels
+        strip = np.empty((STRIP_ROWS, self.width, channels), np.float32)
         for index, image in enumerate(self.images()):
-            values = image[..., :3].float().cpu().numpy()
+            values = image[..., :channels].float().cpu().numpy()
             frame = av.VideoFrame(self.width, self.height, self.format)
             lines = np.frombuffer(frame.planes[0], self.dtype).reshape(self.height, -1)
-            pixels = lines[:, : 3 * self.width].reshape(values.shape)
+            pixels = lines[:, : channels * self.width].reshape(values.shape)
             for top in range(0, self.height, STRIP_ROWS):
                 part = strip[: min(STRIP_ROWS, self.height - top)]
                 np.clip(values[top : top + STRIP_ROWS], 0, 1, out=part)
@@ -126,8 +79,17 @@ class TensorSource:
 class FileSource:
     """A VIDEO that is a file, its trim window honoured with the host's own rounding; decoded as it is read."""
 
-    def __init__(self, file: str | io.BytesIO, start: float, duration: float, poll: Callable[[], None]):
+    def __init__(
+        self,
+        file: str | io.BytesIO,
+        start: float,
+        duration: float,
+        poll: Callable[[], None],
+        alpha: bool = False,
+        options: dict[str, str] = {},
+    ):
         self.file, self.start, self.duration, self.poll = file, start, duration, poll
+        self.alpha, self.options = alpha, options
         with self.open() as container:
             video = container.streams.video[0]
             self.rate = video.average_rate or video.guessed_rate or Fraction(1)
@@ -151,7 +113,10 @@ class FileSource:
             self.first = int(start / video.time_base)
             self.end = int((start + duration) / video.time_base) if duration else None
             self.origin = self.first  # the pts that becomes 0, for the sound too; the first frame decoded corrects it
-        self.bytes = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else Path(file).stat().st_size
+
+    @property
+    def bytes(self) -> int:
+        return self.file.getbuffer().nbytes if isinstance(self.file, io.BytesIO) else Path(self.file).stat().st_size
 
     @property
     def trimmed(self) -> bool:
@@ -163,7 +128,7 @@ class FileSource:
         # Picture and sound are read side by side, each with its own position.
         file = io.BytesIO(self.file.getbuffer()) if isinstance(self.file, io.BytesIO) else self.file
         try:
-            container = av.open(file)
+            container = av.open(file, options=self.options)
         except (av.FFmpegError, OSError) as error:
             raise self.unreadable(error) from error
         with container:
@@ -188,10 +153,15 @@ class FileSource:
         if "mp4" in self.container and not self.trimmed and found < (known := len(first.index_entries)):
             raise VideoUnreadable(reason=f"{self.name} breaks off after {found} of {known} frames")
 
-    def decoded(self, container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[av.frame.Frame]:
+    def decoded(
+        self,
+        container: av.container.InputContainer,
+        stream: av.stream.Stream,
+        decoder: av.CodecContext | None = None,
+    ) -> Iterator[av.frame.Frame]:
         for packet in self.packets(container, [stream]):
             try:
-                yield from packet.decode()
+                yield from decoder.decode(packet) if decoder else packet.decode()
             except (av.FFmpegError, OSError) as error:
                 raise self.unreadable(error) from error
 
@@ -211,8 +181,11 @@ class FileSource:
         with self.open() as container:
             video = container.streams.video[0]
             video.thread_type = "AUTO"
+            # FFmpeg's own decoders of VP8 and VP9 leave out the transparency.
+            hidden = self.alpha and self.codec in ("vp8", "vp9") and "1" == video.metadata.get("alpha_mode")
+            decoder = av.CodecContext.create(f"libvpx{'-vp9' * (self.codec == 'vp9')}", "r") if hidden else None
             last = None
-            for frame in self.decoded(container, video):
+            for frame in self.decoded(container, video, decoder):
                 if frame.pts is None:
                     frame.pts = self.first if last is None else last + 1
                 if self.end is not None and frame.pts >= self.end:
@@ -260,87 +233,18 @@ class FileSource:
 Source = TensorSource | FileSource
 
 
-def open_source(video: Input.Video, ten_bit: bool = False, poll: Callable[[], None] = lambda: None) -> Source:
-    """The frames of any VIDEO of the host; ten_bit keeps 16 bits of a float tensor.
+def open_source(
+    video: Input.Video, deep: bool = False, alpha: bool = False, poll: Callable[[], None] = lambda: None
+) -> Source:
+    """The frames of any VIDEO of the host; of float tensors deep keeps 16 bits, and alpha the transparency.
 
     poll is called for each packet that is read, from whatever thread; what it raises ends the reading: a cut far from a
     keyframe reads for a long time before its first frame. Raises VideoUnreadable or VideoEmpty.
     """
     if isinstance(video, InputImpl.VideoFromFile):
-        return FileSource(video.get_stream_source(), *video.get_active_trim_window(), poll)
+        return FileSource(video.get_stream_source(), *video.get_active_trim_window(), poll, alpha)
     if isinstance(video, LazyVideo):
-        return TensorSource(video.images, video.shape, video.rate, video.audio, ten_bit)
+        return TensorSource(video.images, video.shape, video.rate, video.audio, deep)
     it = video.get_components()
-    return TensorSource(lambda: it.images, it.images.shape[:3], it.frame_rate, lambda: it.audio, ten_bit)
-
-
-def fitting(width: int, height: int, box: tuple[int, int]) -> list[tuple[str, str]]:
-    """Filters that scale a picture into `box` (width, height; both even), keeping its shape, on black."""
-    if (width, height) == box:
-        return []
-    scale = min(box[0] / width, box[1] / height)
-    inner = [max(2 * round(side * scale / 2), 2) for side in (width, height)]
-    left, top = ((outer - it) // 2 for outer, it in zip(box, inner, strict=True))
-    return [("scale", f"{inner[0]}:{inner[1]}"), ("pad", f"{box[0]}:{box[1]}:{left}:{top}"), ("setsar", "1")]
-
-
-def evened(width: int, height: int) -> list[tuple[str, str]]:
-    """Filters that repeat the last row or column where 4:2:0 needs an even size."""
-    right, bottom = width % 2, height % 2
-    if not (right or bottom):
-        return []
-    return [
-        ("pad", f"{width + right}:{height + bottom}"),
-        ("fillborders", f"right={right}:bottom={bottom}:mode=smear"),
-    ]
-
-
-def shaping(source: Source, frame: av.VideoFrame, box: tuple[int, int] | None) -> av.filter.Graph | None:
-    """What turns frames like this one upright and gives them the size of shaped(); None when nothing has to be done."""
-    turns = round(frame.rotation / 90) % 4
-    width, height = frame.width, frame.height
-    if box:
-        width = round(width * source.pixel_aspect)
-    if turns % 2:
-        width, height = height, width
-    steps = TRANSPOSE.get(turns, []) + (fitting(width, height, box) if box else evened(width, height))
-    if not steps:
-        return None
-    graph = av.filter.Graph()
-    graph.link_nodes(
-        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
-        *(graph.add(*step) for step in steps),
-        graph.add("buffersink"),
-    ).configure()
-    return graph
-
-
-def shaped(
-    source: Source, frames: Iterator[av.VideoFrame], pixel_format: str, box: tuple[int, int] | None = None
-) -> Iterator[av.VideoFrame]:
-    """Frames of `source`, upright and in an encoder's 4:2:0 pixel format; RGB becomes limited-range BT.709.
-
-    With `box` (width, height) they are scaled into it with square pixels, else only made even.
-    """
-    graph = size = None
-    for index, frame in enumerate(frames):
-        if index == 0:
-            graph = shaping(source, frame, box)
-        pts, time_base, rgb = frame.pts, frame.time_base, frame.format.is_rgb
-        if graph:
-            graph.push(frame)
-            frame = graph.pull()
-        size = size or (frame.width, frame.height)
-        frame = frame.reformat(
-            *size,
-            format=pixel_format,
-            dst_colorspace=Colorspace.ITU709 if rgb else None,
-            dst_color_range=ColorRange.MPEG,
-        )
-        if rgb:
-            frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
-            frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        frame.pts, frame.time_base = pts, time_base
-        # The source's own picture types would force the encoder's.
-        frame.pict_type = 0
-        yield frame
+    alpha = alpha and it.images.shape[-1] == 4
+    return TensorSource(lambda: it.images, it.images.shape[:3], it.frame_rate, lambda: it.audio, deep, alpha)

@@ -14,8 +14,8 @@ from bench.motion import motion
 from bench.row import Row, compared, paired
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes.host.paths import Target
-from xavi9videos.nodes.video.nodes import write
 from xavi9videos.nodes.video.source import open_source
+from xavi9videos.nodes.video.write import write
 
 FRAMES, HEIGHT, WIDTH, RATE = 121, 1080, 1920, 24
 COPY_BYTES = 64_000_000

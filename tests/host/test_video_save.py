@@ -1,6 +1,7 @@
 """Video Save in a real server: every source, a name of its own, the workflow inside, its line in the index."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -17,6 +18,9 @@ CUT = {"class_type": "Video Slice",
        "inputs": {"video": ["source", 0], "start_time": 0.5, "duration": 0.75, "strict_duration": False}}
 AUDIO = {"class_type": "EmptyAudio", "inputs": {"duration": 5.0, "sample_rate": 44_100, "channels": 1}}
 ODD_WORDS = 'caf\u00e9 "quoted" \\ back {a {b}} lone } and { \u4e2d\u6587 \U0001f98a\nnew line \x01'
+
+SHOWN = {"mp4-h264": "video", "mp4-h265": "preview", "mp4-av1": "video", "webm-vp9": "video", "webm-av1": "video",
+         "mov-prores": "preview", "mkv-ffv1": "preview", "webp": "image", "gif": "image", "png": "preview"}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +178,7 @@ def test_temp_saves_lie_in_temp_and_are_not_indexed(server):
 @pytest.mark.parametrize(
     "name, value, known",
     [
-        ("format", "nope", "auto, mp4-h264"),
+        ("format", "nope", f"auto, {', '.join(SHOWN)}"),
         ("format", None, "auto, mp4-h264"),
         ("save_to", "input", "'temp'"),
         ("format.crf", 99, "51"),
@@ -185,6 +189,43 @@ def test_unknown_choices_are_refused_with_the_known_ones(server, name, value, kn
     with pytest.raises(PromptRejected) as rejected:
         server.post(drawn() | save("refused/v", **{name: value}))
     assert rejected.value.status == 400 and known in json.dumps(rejected.value.body)
+
+
+@pytest.mark.parametrize("format", SHOWN)
+def test_every_format_is_saved_shown_and_recorded(server, format):
+    graph = drawn(frames=7) | {"audio": AUDIO} | save("formats/v", format=format, audio=["audio", 0])
+    graph |= {"again": {"class_type": "GetVideoComponents", "inputs": {"video": ["save", 0]}},
+              "shown": {"class_type": "PreviewAny", "inputs": {"source": ["again", 2]}}}
+    graph["save"]["inputs"]["filename_prefix"] = f"formats/{format}"
+    entry = server.run(graph, {"nodes": []})
+    assert server.error(entry) is None, server.error(entry)
+    assert entry["outputs"]["shown"]["text"] == ["24.0"], "what goes on is a VIDEO that can be read"
+    output = entry["outputs"]["save"]
+    [record] = output["xavi9_video"]
+    path = server.base / record["folder"] / record["path"]
+    assert path == server.base / "output/formats" / f"{format}_00001_{path.suffix}"
+    files = [path] if path.is_file() else list(path.iterdir())
+    assert record["bytes"] == sum(it.stat().st_size for it in files) and len(files) == (7 if format == "png" else 1)
+    assert (record["frames"], record["width"], record["height"], record["rate"]) == (7, 64, 48, "24")
+    assert record["took"] > 0 and record["encoder"] and record["seconds"] == pytest.approx(7 / 24, abs=0.001)
+    [picture] = output["images"]
+    shown = server.base / picture["type"] / picture["subfolder"] / picture["filename"]
+    if SHOWN[format] == "preview":
+        found = probe(shown)
+        assert picture["type"] == "temp" and output["animated"] == [True]
+        assert (found["video"]["codec_name"], found["video"]["pix_fmt"]) == ("h264", "yuv420p")
+        assert int(found["video"]["nb_read_frames"]) == 7 and bool(found["audio"]) == (format != "png")
+    else:
+        assert shown == path and output["animated"] == [format != "gif"]
+    assert any(it["path"] == str(path) for it in index(server)) == path.is_file()
+
+
+def test_a_size_or_rate_that_a_format_cannot_hold_is_refused_by_name(server):
+    for graph, format, kind in ((drawn(width=2, height=2), "mp4-av1", "EncoderRefused"),
+                                (drawn(fps=120.0), "gif", "RateTooHigh")):
+        error, message = failed(server, graph | save("refused/v", format=format))
+        assert error == kind and format in message and "mp4-h264" in message
+    assert not list((server.base / "output").glob("refused/*"))
 
 
 def test_a_missing_format_is_refused_with_the_known_ones(server):
@@ -307,7 +348,7 @@ def test_frames_move_the_bar_and_an_odd_size_is_said_on_the_node(server):
     assert (found["width"], found["height"]) == (64, 48)
     [text] = [it for it in events if it["type"] == "progress_text"]
     assert text["node"] == "save"
-    assert text["text"].startswith("30 frames, 1.25 s, 0.0 MB\n63x47 became 64x48")
+    assert re.match(r"30 frames, 1\.25 s, 0\.0 MB, libx264, \d+\.\d s\n63x47 became 64x48", text["text"])
     bars = [it["data"]["nodes"].get("save") for it in events if it["type"] == "progress_state"]
     assert {"value": 30, "max": 30} in [{"value": it["value"], "max": it["max"]} for it in bars if it]
 

@@ -14,10 +14,12 @@ import torch
 from clips import moving, packets, pictures, probe, sine, write_file
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes import errors
-from xavi9videos.nodes.video import encode as encode_module
-from xavi9videos.nodes.video.encode import AHEAD, ahead, copy, copyable, encode
+from xavi9videos.nodes.video import copy as copy_module
+from xavi9videos.nodes.video.copy import copy, copyable
+from xavi9videos.nodes.video.encode import AHEAD, ahead, encode
 from xavi9videos.nodes.video.formats import all_formats
-from xavi9videos.nodes.video.source import open_source, tensor_sound
+from xavi9videos.nodes.video.sound import tensor_sound
+from xavi9videos.nodes.video.source import open_source
 
 H264 = all_formats()["mp4-h264"]
 RATES = [Fraction(24), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(25, 2), Fraction(1)]
@@ -28,9 +30,10 @@ def from_tensor(images, rate=Fraction(24), audio=None):
 
 
 def encoded(video, path, audio=None, step=lambda done: None, **options):
-    source = open_source(video, ten_bit=options.get("bit_depth") == "10")
+    settings = H264.settings(options)
+    source = open_source(video, settings.deep)
     sound = (lambda: tensor_sound(audio, source.count / source.rate)) if audio else source.sound
-    return encode(source, path, H264, options, {}, sound, step)
+    return encode(source, path, H264, settings, {}, sound, step)
 
 
 def flash_and_click(path) -> tuple[int, int]:
@@ -189,7 +192,7 @@ def test_the_index_of_a_copy_stands_in_front_whatever_its_size(tmp_path, monkeyp
     tags = {"workflow": "w" * 300_000, "prompt": "\u00e4" * 1000}
     boxes = []
     for large in (0, 1 << 40):
-        monkeypatch.setattr(encode_module, "LARGE_BYTES", large)
+        monkeypatch.setattr(copy_module, "LARGE_BYTES", large)
         source = open_source(InputImpl.VideoFromFile(str(file)))
         copy(source, tmp_path / "b", "mp4", "aac", tags, None, lambda done: None)
         assert packets(tmp_path / "b") == packets(file)
@@ -390,7 +393,7 @@ def test_the_sound_that_outlasts_the_picture_can_be_stopped(tmp_path, way):
     source, sound = open_source(InputImpl.VideoFromFile(str(file))), tensor_sound(sine(600))
     with pytest.raises(Interrupt):
         if way == "encode":
-            encode(source, tmp_path / "b", H264, {}, {}, lambda: sound, step)
+            encode(source, tmp_path / "b", H264, H264.settings({}), {}, lambda: sound, step)
         else:
             copy(source, tmp_path / "b", "mp4", "aac", {}, sound, step)
 
@@ -431,8 +434,8 @@ def test_frames_are_made_in_inference_mode_and_a_few_at_a_time(tmp_path):
 
 
 def test_absent_options_take_their_defaults():
-    pixel_format, values = H264.settings({"format": "mp4-h264", "crf": None, "preset": None, "bit_depth": None})
-    assert (pixel_format, values) == ("yuv420p", {"crf": "19", "preset": "medium"})
+    found = H264.settings({"format": "mp4-h264", "crf": None, "preset": None, "bit_depth": None})
+    assert (found.pixel_format, found.options) == ("yuv420p", {"crf": "19", "preset": "medium"})
 
 
 def test_a_copy_keeps_what_an_edit_list_hides_hidden(tmp_path):

@@ -20,7 +20,7 @@ from clips import pictures, write_file
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes import errors
 from xavi9videos.nodes.host.paths import Target, save_target
-from xavi9videos.nodes.video import nodes
+from xavi9videos.nodes.video import write as nodes
 from xavi9videos.nodes.video.source import open_source
 
 NOBODY = 65534

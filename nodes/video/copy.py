@@ -1,0 +1,109 @@
+"""A VIDEO's own stream in a new file, with other tags or another sound, neither decoded nor encoded."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+
+from .encode import Written, open_output, sound_notes
+from .sound import Sound, Soundtrack
+from .source import FileSource, Source
+
+# By container: the codecs of pictures and of sound, and the encoder of another sound.
+COPIED = {
+    "mp4": ({"h264", "hevc", "av1", "vp9", "mpeg4"}, {"aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"}, "aac"),
+    "webm": ({"vp8", "vp9", "av1"}, {"opus", "vorbis"}, "libopus"),
+}
+# From here on, the second pass over a copied file costs more than some kilobytes kept free for its index.
+LARGE_BYTES = 8_000_000
+
+
+def copyable(source: Source) -> str | None:
+    """The container in which `auto` keeps a source's own stream: mp4 or webm, or None when it has to be encoded."""
+    if not isinstance(source, FileSource) or source.brand == "qt  " or source.hides_its_end:
+        return None
+    for container, (pictures, sounds, _) in COPIED.items():
+        if container in source.container and source.codec in pictures and set(source.audio_codecs) <= sounds:
+            return container if not source.trimmed or cut_is_exact(source) else None
+    return None
+
+
+def cut_is_exact(source: FileSource) -> bool:
+    """Whether the picture packets inside the trim stand together in the file and begin with a keyframe.
+
+    Otherwise a copy would miss pictures, or hold some that cannot be decoded.
+    """
+    kept = ended = False
+    with source.open() as container:
+        video = container.streams.video[0]
+        for packet in source.packets(container, [video]):
+            if packet.dts is None or (source.end is not None and packet.dts >= source.end):
+                break
+            if not source.inside(packet.pts):
+                ended = kept
+            elif ended or not (kept or packet.is_keyframe):
+                return False
+            elif not kept:
+                kept, source.origin = True, packet.pts
+    return kept
+
+
+def index_bytes(streams: list[av.stream.Stream], tags: dict[str, str]) -> int:
+    """Room that the index of a copied MP4 surely fits in: up to 48 bytes a packet (ISO 14496-12, 8.6 and 8.7).
+
+    0 when a stream does not tell its number of packets.
+    """
+    if not all(it.frames for it in streams):
+        return 0
+    extra = sum(len(it.codec_context.extradata or b"") for it in streams)
+    return 64_000 + 48 * sum(it.frames for it in streams) + extra + sum(len(it.encode()) + 128 for it in tags.values())
+
+
+def copy(
+    source: FileSource,
+    path: Path,
+    container: str,
+    audio_encoder: str,
+    tags: dict[str, str],
+    sound: Sound | None,
+    step: Callable[[int], None],
+) -> Written:
+    """Copy the stream of a `copyable` source to `path`, inside its trim, neither decoded nor encoded.
+
+    `sound` replaces the source's own. step and what is raised are as with encode().
+    """
+    done = end = 0
+    with source.open() as old:
+        streams = [old.streams.video[0]]
+        if sound is None:
+            streams += [it for it in old.streams.audio if it.codec_context]
+        room = index_bytes(streams, tags) if sound is None and source.bytes >= LARGE_BYTES else 0
+        with open_output(path, container, tags, room) as output:
+            new = {it.index: output.add_stream_from_template(it) for it in streams}
+            soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
+            for packet in source.packets(old, streams):
+                if packet.dts is None:
+                    continue
+                if source.trimmed:
+                    began = source.origin * source.time_base
+                    shift = round(began / packet.time_base)
+                    if not source.inside(int(packet.pts * packet.time_base / source.time_base)) or packet.pts < shift:
+                        continue
+                    packet.pts -= shift
+                    packet.dts -= shift
+                if packet.stream is streams[0]:
+                    # An edit list may hide pictures that others need.
+                    done += not packet.is_discard
+                    step(done)
+                    end = max(end, packet.pts + (packet.duration or 0))
+                    if soundtrack:
+                        soundtrack.up_to(float(packet.dts * packet.time_base), lambda: step(done))
+                packet.stream = new[packet.stream.index]
+                output.mux_one(packet)
+            if soundtrack:
+                soundtrack.up_to(math.inf, lambda: step(done))
+        context = streams[0].codec_context
+        seconds = float(end * streams[0].time_base)
+        size = (context.width, context.height)
+        return Written(source.codec, "copy", done, *size, seconds, source.rate, sound_notes(sound))

@@ -1,0 +1,117 @@
+"""A VIDEO under a name of its own in the host's folders, whole or not at all."""
+
+import errno
+import itertools
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from uuid import uuid4
+
+from comfy_api.latest import Input
+
+from ..errors import CannotWrite, DiskFull
+from ..host import paths, progress
+from .copy import COPIED, copy, copyable
+from .encode import encode
+from .formats import PICTURES, SEQUENCE, Format, all_formats
+from .sound import tensor_sound
+from .source import Source
+from .tags import OWN_TAGS
+
+AUTO = "auto"
+MARGIN_BYTES = 16_000_000
+# A low guess, so that nothing that fits is refused: x264 at crf 19 needs more than this for anything that moves.
+ENCODED_BYTES_PER_PIXEL = 0.005
+VERSION = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+
+
+def tag(value) -> str:
+    """JSON whose strings hold no bare brace: the editor counts braces when it reads a WebM."""
+    return re.sub(
+        r'"(?:[^"\\]|\\.)*"',
+        lambda it: it[0].replace("{", "\\u007b").replace("}", "\\u007d"),
+        json.dumps(value),
+    )
+
+
+def tags_of(hidden) -> dict[str, str]:
+    """prompt and workflow, each a tag of its own as the editor reads them, and ours; none with --disable-metadata."""
+    if not paths.metadata_wanted():
+        return {}
+    values = {**(hidden.extra_pnginfo or {}), "prompt": hidden.prompt, "xavi9": {"version": VERSION}}
+    return {key: tag(value) for key, value in values.items() if value is not None}
+
+
+def check_space(folder: Path, source: Source, copied: bool):
+    """Raise DiskFull when the video surely does not fit."""
+    pixels = source.width * source.height * source.count
+    needed = source.bytes if copied else pixels * ENCODED_BYTES_PER_PIXEL
+    free = shutil.disk_usage(folder).free
+    if free < needed + MARGIN_BYTES:
+        megabytes = (needed + MARGIN_BYTES) / 1e6
+        raise DiskFull(folder=folder, free=free / 1e6, needed=f"about {megabytes:.0f} MB are needed")
+
+
+def publish(part: Path, target: paths.Target, extension: str) -> Path:
+    """Give a finished file or folder the first free name of the target, never another's, whoever else writes there."""
+    ending = f".{extension}" if extension else ""
+    for counter in itertools.count(target.counter):
+        final = target.folder / f"{target.stem}_{counter:05}_{ending}"
+        try:
+            # Only this is atomic on every file system that people save to; a hard link is not to be had on some.
+            final.mkdir() if part.is_dir() else final.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        try:
+            return part.replace(final)
+        except BaseException:
+            remove(final)
+            raise
+
+
+def remove(path: Path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all in a folder."""
+    return sum(it.stat().st_size for it in (path.iterdir() if path.is_dir() else [path]))
+
+
+def format_of(given: dict) -> Format:
+    """The format of "format", of which auto encodes in the first."""
+    return all_formats()["mp4-h264" if given["format"] == AUTO else given["format"]]
+
+
+def write(source: Source, target: paths.Target, given: dict, audio: Input.Audio | None, tags: dict):
+    """Write `source` under a name of its own in the target's folder. Returns its path and what was written.
+
+    given: "format" and the options of that one. Raises the failures of errors.py; then nothing is left.
+    """
+    container = copyable(source) if given["format"] == AUTO else None
+    format = format_of(given)
+    step = progress.frame_steps(source.count)
+    part = target.folder / f".{target.stem}-{uuid4().hex}.part"
+    try:
+        check_space(target.folder, source, copied=bool(container))
+        if container:
+            sound = tensor_sound(audio, source.seconds) if audio else None
+            written = copy(source, part, container, COPIED[container][2], tags, sound, step)
+        else:
+            sound = (lambda: tensor_sound(audio, source.count / source.rate)) if audio else source.sound
+            if format.container == SEQUENCE:
+                part.mkdir()
+            file = part / PICTURES if format.container == SEQUENCE else part
+            written = encode(source, file, format, format.settings(given), tags, sound, step)
+            if format.container in OWN_TAGS:
+                OWN_TAGS[format.container](part, tags)
+        return publish(part, target, container or format.extension), written
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(target.folder).free
+            raise DiskFull(folder=target.folder, free=free / 1e6, needed="and more were needed on the way") from error
+        raise CannotWrite(folder=target.folder, reason=error.strerror or error) from error
+    finally:
+        remove(part)
