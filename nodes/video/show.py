@@ -45,8 +45,8 @@ def shown(path: Path, subfolder: str, save_to: str, format: Format | None, writt
         made = preview(path, format, written)
         found = ui.PreviewVideo([ui.SavedResult(made.name, "", io.FolderType.temp)] if made else []).as_dict()
     elif how == "image":
-        # The editor takes what is animated for a video, but for the names of a WebP.
-        found = {"images": [saved], "animated": (path.suffix == ".webp",)}
+        # The editor takes what is animated for a video, but for a WebP; a GIF moves as a picture does.
+        found = {"images": [saved]} | ({"animated": (True,)} if path.suffix == ".webp" else {})
     else:
         found = ui.PreviewVideo([saved]).as_dict()
     return {**found, "xavi9_video": [record]}
