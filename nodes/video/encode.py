@@ -156,6 +156,9 @@ def encode(
         if soundtrack:
             soundtrack.up_to(math.inf, lambda: step(done))
     notes += sound_notes(audio)
+    # PyAV can tell no other muxer.
+    if source.pixel_aspect != 1 and format.container not in ("mp4", "mov"):
+        notes.append(f"its pixels are {source.pixel_aspect} as wide as high, which {format.key} was not told")
     if context.width * context.height != source.width * source.height:
         notes.append(
             f"{source.width}x{source.height} became {context.width}x{context.height} (last row or column repeated), "

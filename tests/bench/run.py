@@ -19,6 +19,7 @@ ROWS = {
     "cosmos_reply": "bench.cosmos",
     "video_save": "bench.video",
     "video_passthrough": "bench.video",
+    "video_save_memory": "bench.video",
     "ltx2_step_640": "bench.ltx2",
     "ltx2_step_6144": "bench.ltx2",
     "ltx2_text_encode": "bench.ltx2",

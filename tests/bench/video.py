@@ -1,23 +1,28 @@
 """Video Save against ComfyUI's own SaveVideo, and against cp."""
 
 import itertools
+import multiprocessing
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from statistics import median
 
 import av
 import conftest  # noqa: F401  the host's modules, and the pack as xavi9videos
+from bench.cosmos import resident_mb
 from bench.motion import motion
 from bench.row import Row, compared, paired
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes.host.paths import Target
-from xavi9videos.nodes.video.source import open_source
+from xavi9videos.nodes.video.source import LazyVideo, open_source
 from xavi9videos.nodes.video.write import write
 
 FRAMES, HEIGHT, WIDTH, RATE = 121, 1080, 1920, 24
+LONG, SHORT, PIECE = 1000, 96, 4
 COPY_BYTES = 64_000_000
 TAGS = {"prompt": '{"1": {"class_type": "Xavi9VideoSave", "inputs": {}}}'}
 
@@ -50,6 +55,35 @@ def video_save() -> Row:
         row = compared("video_save", *paired(3, ours, peer), "frames/s", ">=", 1.15)
         assert {pictures(path) for path in folder.iterdir()} == {FRAMES}
     return row
+
+
+def grown() -> float:
+    """MB that a process grows by at the most, over LONG frames from a VIDEO that makes them while they are encoded."""
+    pieces = [motion(PIECE, HEIGHT, WIDTH)]
+
+    def save(frames: int):
+        video = LazyVideo(lambda: pieces * (frames // PIECE), lambda: None, (frames, HEIGHT, WIDTH), Fraction(RATE))
+        given = {"format": "mp4-h264", "preset": "ultrafast"}
+        with tempfile.TemporaryDirectory() as name:
+            path, _ = write(open_source(video), Target(Path(name), "ours", 1, ""), given, None, TAGS)
+            assert pictures(path) == frames
+
+    # What an encoder holds back is there after some dozens of frames.
+    save(SHORT)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_mb("VmRSS")
+    save(LONG)
+    return resident_mb("VmHWM") - before
+
+
+def video_save_memory() -> Row:
+    """MB grown over 1,000 frames of 1080p, which as one float tensor would be 25,000."""
+    found = []
+    for _ in range(3):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
+            found.append(apart.submit(grown).result())
+    most = median(found)
+    return Row("video_save_memory", most, None, most, "MB", "<=", 100, most <= 100, len(found))
 
 
 def clip(path: Path):

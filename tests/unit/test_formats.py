@@ -1,6 +1,7 @@
 """Every format of Video Save, written, then read by ffprobe, FFmpeg or Pillow, which are not ours."""
 
 import json
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -280,3 +281,15 @@ def test_a_lossless_webp_is(target):
     images = torch.randint(0, 256, (3, 64, 96, 3), generator=torch.Generator().manual_seed(0)) / 255
     path, _ = saved(video_of(images), target, "webp", lossless=True)
     assert (rgba(path)[1][..., :3] == (images[1] * 255).round().numpy()).all()
+
+
+@pytest.mark.parametrize("key", ["mp4-h264", "mp4-h265", "mp4-av1", "webm-vp9", "mov-prores", "mkv-ffv1"])
+def test_pixels_that_are_not_square_keep_their_shape_or_it_is_said(target, tmp_path, key):
+    file = tmp_path / "wide.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=96x96:r=24:d=0.2", "-vf", "setsar=4/3",
+                    "-pix_fmt", "yuv420p", file], check=True)
+    path, written = saved(InputImpl.VideoFromFile(str(file)), target, key)
+    if key in ("webm-vp9", "mkv-ffv1"):
+        assert any("4/3" in it for it in written.notes)
+    else:
+        assert probe(path)["video"]["sample_aspect_ratio"] == "4:3" and not written.notes
