@@ -293,3 +293,13 @@ def test_pixels_that_are_not_square_keep_their_shape_or_it_is_said(target, tmp_p
         assert any("4/3" in it for it in written.notes)
     else:
         assert probe(path)["video"]["sample_aspect_ratio"] == "4:3" and not written.notes
+
+
+@pytest.mark.parametrize("key", ["png", "mkv-ffv1"])
+def test_a_file_of_limited_range_becomes_pictures_of_full_range(target, key):
+    halves = torch.cat([torch.zeros(3, 64, 48, 3), torch.ones(3, 64, 48, 3)], 2)
+    path, _ = saved(video_of(halves), target, "mp4-h264")
+    made, _ = saved(InputImpl.VideoFromFile(str(path)), target, key)
+    assert probe(made / "00001.png" if made.is_dir() else made)["video"]["color_range"] == "pc"
+    picture = rgba(made)[0]
+    assert picture[:, :40, :3].max() <= 2 and picture[:, 56:, :3].min() >= 253
