@@ -15,6 +15,7 @@ READY = "window.app?.extensionManager && app.canvas && app.graph"
 # language, addresses outside, which are blocked here.
 NOISE = re.compile(r"/user\.css|/api/userdata|/docs/\w+/\w+\.md|^(?!http://127\.0\.0\.1)https?:"
                    r"|graph accessed before initialization")
+BLANK = "app.loadGraphData({version: 0.4, nodes: [], links: []})"
 EXPORT = """async () => {
     const {output, workflow} = await app.graphToPrompt()
     return JSON.stringify({output, workflow})

@@ -31,7 +31,6 @@ def model_path(name: str | None) -> str:
     return paths.checkpoint_path(name, "svd")
 
 
-
 def check_given(image):
     """Raise ImageMissing where no image is connected. None stands for a linked one."""
     if image is ABSENT:

@@ -124,7 +124,7 @@ def encode(
     step(frames done) is called for each frame, and what it raises ends the work. Raises VideoUnreadable, VideoEmpty,
     EncoderRefused and OSError (disk); the caller removes the file then.
     """
-    if not format.fits(source.rate):
+    if format.max_rate and source.rate > format.max_rate:
         raise RateTooHigh(format=format.key, rate=float(source.rate), most=format.max_rate)
     pictures = ahead(shaped(source.frames(), settings.pixel_format))
     first = next(pictures, None)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -87,9 +86,6 @@ class Format:
                 text = str(int(value) if isinstance(value, bool) else value)
                 (muxer if option.get("for") == "muxer" else encoder)[option["id"]] = text
         return Settings(self.encoder, pixel_format, encoder, muxer)
-
-    def fits(self, rate: Fraction) -> bool:
-        return self.max_rate is None or rate <= self.max_rate
 
 
 @cache

@@ -87,14 +87,13 @@ class VideoSave(io.ComfyNode):
                 log.warning("%s is not in the history: %s", path, error)
         for note in written.notes:
             log.warning("%s: %s", path.name, note)
-        made = shown(path, target.subfolder, save_to, None if written.encoder == "copy" else chosen, written)
-        [record] = made["xavi9_video"]
-        record["bytes"], record["took"] = size_of(path), round(took, 3)
-        megabytes = record["bytes"] / 1e6
-        said = f"{written.frames} frames, {written.seconds:.2f} s, {megabytes:.1f} MB, {written.encoder}, {took:.1f} s"
+        size = size_of(path)
+        said = f"{written.frames} frames, {written.seconds:.2f} s, {size / 1e6:.1f} MB, {written.encoder}, {took:.1f} s"
         progress.show_text(cls.hidden, "\n".join([said, *written.notes]))
         # Not all that can be written can be read back as a VIDEO of so many frames.
         drawn = chosen.shown == "image" or path.is_dir()
+        kind = None if written.encoder == "copy" else chosen
+        made = shown(path, target.subfolder, save_to, kind, written, bytes=size, took=round(took, 3))
         return io.NodeOutput(video if drawn else InputImpl.VideoFromFile(str(path)), ui=made)
 
 

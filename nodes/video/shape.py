@@ -79,7 +79,7 @@ def shaped(
     they are only made even where the pixel format needs it.
     """
     graph = size = None
-    to_rgb = av.VideoFormat(pixel_format).is_rgb
+    to_rgb = av.VideoFormat(pixel_format).is_rgb or pixel_format == PALETTE
     for index, frame in enumerate(frames):
         if index == 0:
             graph = shaping(frame, pixel_format, box, pixel_aspect)
@@ -95,7 +95,7 @@ def shaped(
                 dst_colorspace=Colorspace.ITU709 if rgb and not to_rgb else None,
                 dst_color_range=ColorRange.JPEG if to_rgb else ColorRange.MPEG,
             )
-        if rgb and not to_rgb and pixel_format != PALETTE:
+        if rgb and not to_rgb:
             frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
             frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         frame.pts, frame.time_base = pts, time_base

@@ -32,14 +32,14 @@ def preview(path: Path, format: Format, written: Written) -> Path | None:
         return None
 
 
-def shown(path: Path, subfolder: str, save_to: str, format: Format | None, written: Written) -> dict:
+def shown(path: Path, subfolder: str, save_to: str, format: Format | None, written: Written, **measured) -> dict:
     """The ui of an output node: what is played or drawn in it, and the record of what was saved.
 
-    format: None for a file that was copied, which plays as what it was copied from.
+    format: None for a file that was copied, which plays as what it was copied from. measured: more for the record.
     """
     saved = ui.SavedResult(path.name, subfolder, io.FolderType(save_to))
     # Not under the names of a result: the editor would list it as a second file.
-    record = {"path": str(Path(subfolder, path.name)), "folder": save_to, **written.record()}
+    record = {"path": str(Path(subfolder, path.name)), "folder": save_to, **written.record(), **measured}
     how = format.shown if format else "video"
     if how == "preview":
         made = preview(path, format, written)

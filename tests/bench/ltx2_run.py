@@ -62,16 +62,12 @@ class Run:
         self.found["ours"] = (torch.stack(list(video.images())), video.audio()["waveform"])
 
     def peer(self, after_step):
-        def step(pipe, index, timestep, found):
-            after_step()
-            return {}
-
         plan = sampling.schedule("distilled", 0, 0)
         made = self.pipe(
             prompt_embeds=self.embeds, prompt_attention_mask=self.mask, width=SHOT.width, height=SHOT.height,
             num_frames=SHOT.frames, frame_rate=float(SHOT.fps), num_inference_steps=plan.steps,
             sigmas=list(plan.sigmas), generator=torch.Generator().manual_seed(SEED), output_type="np",
-            callback_on_step_end=step, **sampling.guidance_off(1.0),
+            callback_on_step_end=lambda *_: after_step() or {}, **sampling.guidance_off(1.0),
         )  # fmt: skip
         self.found["peer"] = (torch.from_numpy(made.frames[0]), made.audio)
 

@@ -116,17 +116,13 @@ class Clip:
         self.found["ours"] = torch.stack(list(decode.video_of(self.handle, made, self.shot, CHUNK).images()))
 
     def peer(self, after_step):
-        def step(pipe, index, timestep, found):
-            after_step()
-            return {}
-
         shot = self.shot
         made = self.pipe(
             self.picture, width=shot.width, height=shot.height, num_frames=shot.frames, num_inference_steps=STEPS,
             min_guidance_scale=shot.guidance[0], max_guidance_scale=shot.guidance[1], fps=shot.fps,
             motion_bucket_id=shot.motion_bucket_id, noise_aug_strength=shot.noise_aug_strength,
             decode_chunk_size=CHUNK, generator=torch.Generator().manual_seed(SEED), output_type="np",
-            callback_on_step_end=step,
+            callback_on_step_end=lambda *_: after_step() or {},
         )  # fmt: skip
         self.found["peer"] = torch.from_numpy(made.frames[0])
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from editor import Editor
+from editor import BLANK, Editor
 
-BLANK = "app.loadGraphData({version: 0.4, nodes: [], links: []})"
 SIZE = [160, 96]
 # format: what the saver shows, in which folder, and the file that brings the workflow back.
 FORMATS = {

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from editor import SAVED, Editor
+from editor import BLANK, SAVED, Editor
 from PIL import Image
 from setup_host import REPO
 from tiny.models import lowered
@@ -16,7 +16,6 @@ NODES = sorted(path.stem for path in (REPO / "web" / "docs").glob("*.md"))
 SIZES = dict.fromkeys(("cosmos_text2world", "cosmos_image2world", "cosmos_video2world"), (1280, 720))
 SIZES |= {"ltx2_text_to_video": (256, 160), "ltx2_image_to_video": (256, 160), "ltx2_two_stage_1080p": (512, 270)}
 SIZES |= {"svd_xt_image_to_video": (256, 144)}
-BLANK = "app.loadGraphData({version: 0.4, nodes: [], links: []})"
 UNKNOWN = "app.graph.nodes.map(it => it.type).filter(it => !(it in LiteGraph.registered_node_types))"
 SET = """changes => {
     for (const [id, values] of Object.entries(changes))
