@@ -1,11 +1,11 @@
 """What nodes of several rooms check, before a prompt is queued or when it runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from comfy_api.latest import io
 
-from .errors import EmptyPrompt, Failure, NotFinite, OutOfRange
+from .errors import EmptyPrompt, Failure, NotFinite, NotOneOf, OutOfRange
 
 
 def said(check: Callable, *values) -> bool | str:
@@ -26,8 +26,20 @@ def check_prompt(prompt: str | None):
 def check_numbers(node: type[io.ComfyNode], given: Mapping[str, object]):
     """Raise OutOfRange where a number is not what the node's schema allows: the host does not check linked ones."""
     for it in node.define_schema().inputs:
-        if isinstance(it, io.Int.Input | io.Float.Input) and not it.min <= given[it.id] <= it.max:
-            raise OutOfRange(name=it.id, given=given[it.id], lowest=it.min, highest=it.max)
+        if isinstance(it, io.Int.Input | io.Float.Input):
+            check_number(it.id, given[it.id], it.min, it.max)
+
+
+def check_number(name: str, given: float, lowest: float, highest: float):
+    """Raise OutOfRange."""
+    if not lowest <= given <= highest:
+        raise OutOfRange(name=name, given=given, lowest=lowest, highest=highest)
+
+
+def check_choice(name: str, given: object, allowed: Iterable[str]):
+    """Raise NotOneOf."""
+    if given not in (allowed := list(allowed)):
+        raise NotOneOf(name=name, given=given, allowed=", ".join(allowed))
 
 
 def check_finite(values: torch.Tensor, what: str):

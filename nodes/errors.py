@@ -77,6 +77,12 @@ class OutOfRange(Failure):
     remedy = "Set {name} to a value in between, or look at what is connected to it."
 
 
+class NotOneOf(Failure):
+    code = "not_one_of"
+    text = "{name} is {given!r}; {allowed} are allowed."
+    remedy = "Set {name} to one of them, or look at what is connected to it."
+
+
 class NotFinite(Failure):
     code = "not_finite"
     text = "The model has made values that are no numbers (NaN or infinite) in {what}."
@@ -202,8 +208,8 @@ class UnknownFormat(Failure):
 
 class EncoderRefused(Failure):
     code = "encoder_refused"
-    text = "The encoder of {format} does not take {width}x{height} at {rate:g} frames a second: {reason}."
-    remedy = "Choose another format, such as mp4-h264, or scale the video first."
+    text = "{format} could not be encoded with {width}x{height} pixels at {rate:g} frames a second: {reason}."
+    remedy = "Choose another format, such as mp4-h264, or give the video another size or frame rate."
 
 
 class RateTooHigh(Failure):

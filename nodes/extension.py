@@ -7,6 +7,7 @@ from pathlib import Path
 from comfy_api.latest import ComfyExtension, io
 
 from .errors import Failure, RoomFailed
+from .parts import sweep
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ def open_rooms() -> tuple[list[type[io.ComfyNode]], dict[str, RoomFailed]]:
 
 
 class Xavi9Videos(ComfyExtension):
+    async def on_load(self):
+        sweep()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         nodes, _ = open_rooms()
         return nodes

@@ -30,6 +30,8 @@ def save_target(prefix: str, save_to: str, width: int, height: int) -> Target:
     Raises BadFilenamePrefix when it is empty, leaves the folder, or cannot be made.
     """
     try:
+        if not isinstance(prefix, str):
+            raise ValueError("it is no text")
         folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, FOLDERS[save_to](), width, height
         )
@@ -90,11 +92,21 @@ def temp_file(suffix: str) -> Path:
     return folder / f"xavi9-{uuid4().hex}{suffix}"
 
 
-def index_file() -> Path:
-    """Our index of saved videos, in a user folder that the host serves to nobody (it holds prompts)."""
-    folder = Path(folder_paths.get_system_user_directory("xavi9videos"))
+def own_folder(*names: str) -> Path:
+    """A folder for our own files in the user folder, one that the host serves to nobody."""
+    folder = Path(folder_paths.get_system_user_directory("xavi9videos"), *names)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / "videos.jsonl"
+    return folder
+
+
+def index_file() -> Path:
+    """Our index of saved videos, which holds prompts."""
+    return own_folder() / "videos.jsonl"
+
+
+def inside(path: Path) -> bool:
+    """Whether it lies in one of the host's folders that we write to."""
+    return any(path.resolve().is_relative_to(Path(of()).resolve()) for of in FOLDERS.values())
 
 
 def metadata_wanted() -> bool:

@@ -1,12 +1,13 @@
 """A VIDEO's own stream in a new file, with other tags or another sound, neither decoded nor encoded."""
 
-import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from .encode import Written, open_output, sound_notes
+from .play import length_notes
 from .sound import Sound, Soundtrack
 from .source import FileSource, Source
 
@@ -15,6 +16,8 @@ COPIED = {
     "mp4": ({"h264", "hevc", "av1", "vp9", "mpeg4"}, {"aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"}, "aac"),
     "webm": ({"vp8", "vp9", "av1"}, {"opus", "vorbis"}, "libopus"),
 }
+# H.265 under any other tag is refused there.
+PLAYED_BY_APPLE = "hvc1"
 # From here on, the second pass over a copied file costs more than some kilobytes kept free for its index.
 LARGE_BYTES = 8_000_000
 
@@ -68,19 +71,23 @@ def copy(
     tags: dict[str, str],
     sound: Sound | None,
     step: Callable[[int], None],
+    keep_sound: bool = True,
 ) -> Written:
     """Copy the stream of a `copyable` source to `path`, inside its trim, neither decoded nor encoded.
 
-    `sound` replaces the source's own. step and what is raised are as with encode().
+    `sound` replaces the source's own, which is copied where there is none and keep_sound. step and what is raised are
+    as with encode().
     """
     done = end = 0
     with source.open() as old:
         streams = [old.streams.video[0]]
-        if sound is None:
+        if sound is None and keep_sound:
             streams += [it for it in old.streams.audio if it.codec_context]
         room = index_bytes(streams, tags) if sound is None and source.bytes >= LARGE_BYTES else 0
         with open_output(path, container, tags, room) as output:
             new = {it.index: output.add_stream_from_template(it) for it in streams}
+            if streams[0].codec_context.codec_tag == PLAYED_BY_APPLE:
+                new[streams[0].index].codec_context.codec_tag = PLAYED_BY_APPLE
             soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
             for packet in source.packets(old, streams):
                 if packet.dts is None:
@@ -98,12 +105,13 @@ def copy(
                     step(done)
                     end = max(end, packet.pts + (packet.duration or 0))
                     if soundtrack:
-                        soundtrack.up_to(float(packet.dts * packet.time_base), lambda: step(done))
+                        soundtrack.up_to(packet.dts * packet.time_base, lambda: step(done))
                 packet.stream = new[packet.stream.index]
                 output.mux_one(packet)
+            length = Fraction(end * streams[0].time_base)
             if soundtrack:
-                soundtrack.up_to(math.inf, lambda: step(done))
+                soundtrack.end_at(length, lambda: step(done))
         context = streams[0].codec_context
-        seconds = float(end * streams[0].time_base)
         size = (context.width, context.height)
-        return Written(source.codec, "copy", done, *size, seconds, source.rate, sound_notes(sound))
+        notes = [*length_notes(sound, length), *sound_notes(sound)]
+        return Written(source.codec, "copy", done, *size, float(length), source.rate, notes)

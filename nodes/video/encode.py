@@ -1,10 +1,10 @@
 """A VIDEO into a file: encoded in one pass, picture and sound together."""
 
 import contextvars
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain
@@ -13,9 +13,11 @@ from typing import TypeVar
 
 import av
 import torch
+from av.codec.codec import UnknownCodecError
 
 from ..errors import EncoderRefused, RateTooHigh, VideoEmpty
 from .formats import Format, Settings
+from .play import Fitted, Play, played
 from .sound import Sound, Soundtrack
 from .source import Source, shaped
 
@@ -88,26 +90,84 @@ def sound_notes(sound: Sound | None) -> list[str]:
 def open_encoder(context: av.VideoCodecContext, first: av.VideoFrame, source: Source, format: Format):
     """Set up an encoder for frames like the first. Raises EncoderRefused."""
     context.width, context.height, context.pix_fmt = first.width, first.height, first.format.name
-    context.time_base = source.time_base
-    context.sample_aspect_ratio = source.pixel_aspect
+    context.time_base = first.time_base
+    context.sample_aspect_ratio = source.upright_aspect
     context.colorspace, context.color_range = first.colorspace, first.color_range
     context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
     if format.tag:
         context.codec_tag = format.tag
     # PyAV's default is slices, which on x264 costs speed and size.
     context.thread_type = "FRAME"
-    try:
+    with refusals(format, first, source):
         context.open()
+
+
+def refused(format: Format, first: av.VideoFrame, source: Source, reason: str) -> EncoderRefused:
+    size = {"width": first.width, "height": first.height}
+    return EncoderRefused(format=format.key, rate=float(source.rate), reason=reason.strip(". \n"), **size)
+
+
+@contextmanager
+def refusals(format: Format, first: av.VideoFrame, source: Source):
+    """Raise EncoderRefused for what FFmpeg raises inside."""
+    try:
+        yield
+    except UnknownCodecError as error:
+        raise refused(format, first, source, f"this PyAV has no {error}") from error
     except av.FFmpegError as error:
         # The encoder's own words are in the log line that FFmpeg wrote before.
-        said = error.log[2] if error.log else error.strerror
-        raise EncoderRefused(
-            format=format.key,
-            width=first.width,
-            height=first.height,
-            rate=float(source.rate),
-            reason=said.strip(". \n"),
-        ) from error
+        raise refused(format, first, source, error.log[2] if error.log else error.strerror) from error
+
+
+def told_apart(frames: Iterator[av.VideoFrame], format: Format) -> Iterator[av.VideoFrame]:
+    """The frames. Raises RateTooHigh for two that the container's clock cannot tell apart."""
+    last = None
+    for frame in frames:
+        at = frame.pts * frame.time_base
+        if format.max_rate and last is not None and at - last < Fraction(1, format.max_rate):
+            raise RateTooHigh(format=format.key, rate=float(1 / (at - last)), most=format.max_rate)
+        last = at
+        yield frame
+
+
+def begin(
+    source: Source,
+    folder: Path,
+    format: Format,
+    settings: Settings,
+    sound: Callable[[], Sound | None],
+    play: Play,
+) -> tuple[av.VideoFrame, Fitted]:
+    """The first frame, and all of them with their sound as `play` wants them, in the encoder's pixel format.
+
+    Raises RateTooHigh, VideoUnreadable, VideoEmpty.
+    """
+    pictures = shaped(source.frames(), settings.pixel_format)
+    pictures = ahead(played(told_apart(pictures, format), play, source.rate, folder))
+    first = next(pictures, None)
+    if first is None:
+        raise VideoEmpty(reason="none lies inside its trim")
+    audio = play.heard(sound)
+    notes = []
+    if audio and not format.audio_encoder:
+        notes.append(f"{format.key} holds no sound: it was left out")
+        audio = None
+    return first, Fitted(chain([first], pictures), audio, play, source.rate, notes)
+
+
+def end(source: Source, format: Format, encoder: str, codec: str, first: av.VideoFrame, fitted: Fitted) -> Written:
+    """What was written, when the last frame is."""
+    notes = fitted.notes + sound_notes(fitted.sound) + source.notes()
+    # PyAV cannot tell their muxers.
+    if source.upright_aspect != 1 and format.container in ("webm", "matroska", "webp"):
+        notes.append(f"its pixels are {source.upright_aspect} as wide as high, which {format.key} was not told")
+    if first.width * first.height != source.width * source.height:
+        notes.append(
+            f"{source.width}x{source.height} became {first.width}x{first.height} (last row or column repeated), "
+            "because its pixel format needs an even size"
+        )
+    size = (first.width, first.height)
+    return Written(codec, encoder, fitted.count, *size, float(fitted.end), source.rate, notes)
 
 
 def encode(
@@ -118,51 +178,37 @@ def encode(
     tags: dict[str, str],
     sound: Callable[[], Sound | None],
     step: Callable[[int], None],
+    play: Play = Play(),
 ) -> Written:
     """Encode every frame of `source` to `path`, picture and sound interleaved.
 
     step(frames done) is called for each frame, and what it raises ends the work. Raises VideoUnreadable, VideoEmpty,
     EncoderRefused and OSError (disk); the caller removes the file then.
     """
-    if format.max_rate and source.rate > format.max_rate:
-        raise RateTooHigh(format=format.key, rate=float(source.rate), most=format.max_rate)
-    pictures = ahead(shaped(source.frames(), settings.pixel_format))
-    first = next(pictures, None)
-    if first is None:
-        raise VideoEmpty(reason="none lies inside its trim")
-    audio = sound()
-    notes = []
-    if audio and not format.audio_encoder:
-        notes.append(f"{format.key} holds no sound: it was left out")
-        audio = None
+    first, fitted = begin(source, path.parent, format, settings, sound, play)
+
+    def encoded(frame: av.VideoFrame | None) -> Iterator[av.Packet]:
+        with refusals(format, first, source):
+            yield from video.encode_lazy(frame)
+
+    if min(first.width, first.height) < settings.min_side:
+        raise refused(format, first, source, f"its encoder takes no side below {settings.min_side}")
     with open_output(path, format.container, tags, **settings.muxer) as output:
-        video = output.add_stream(settings.encoder, rate=source.rate, options=settings.options)
+        with refusals(format, first, source):
+            video = output.add_stream(settings.encoder, rate=source.rate, options=settings.options)
         context = video.codec_context
         open_encoder(context, first, source, format)
-        soundtrack = Soundtrack(output, format.audio_encoder, audio) if audio else None
+        soundtrack = Soundtrack(output, format.audio_encoder, fitted.sound) if fitted.sound else None
         # The encoder holds back some dozens of frames: what it has let go says how far the sound may be.
-        done = 0
-        for frame in chain([first], pictures, [None]):
-            for packet in video.encode_lazy(frame):
-                at = float(packet.dts * packet.time_base)
+        for frame in chain(fitted.frames(), [None]):
+            for packet in encoded(frame):
+                at = packet.dts * packet.time_base
                 output.mux(packet)
                 if soundtrack:
-                    soundtrack.up_to(at, lambda: step(done))
+                    soundtrack.up_to(at, lambda: step(fitted.count))
                 # At the end the encoder still has all that it held back to do.
-                step(done)
-            if frame is not None:
-                done, seconds = done + 1, frame.time + float(1 / source.rate)
-                step(done)
+                step(fitted.count)
+            step(fitted.count)
         if soundtrack:
-            soundtrack.up_to(math.inf, lambda: step(done))
-    notes += sound_notes(audio)
-    # PyAV can tell no other muxer.
-    if source.pixel_aspect != 1 and format.container not in ("mp4", "mov"):
-        notes.append(f"its pixels are {source.pixel_aspect} as wide as high, which {format.key} was not told")
-    if context.width * context.height != source.width * source.height:
-        notes.append(
-            f"{source.width}x{source.height} became {context.width}x{context.height} (last row or column repeated), "
-            "because its pixel format needs an even size"
-        )
-    size = (context.width, context.height)
-    return Written(context.codec.canonical_name, settings.encoder, done, *size, seconds, source.rate, notes)
+            soundtrack.end_at(fitted.end, lambda: step(fitted.count))
+    return end(source, format, settings.encoder, context.codec.canonical_name, first, fitted)

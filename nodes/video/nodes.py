@@ -6,9 +6,12 @@ import time
 from comfy_api.latest import Input, InputImpl, io
 
 from .. import index
-from ..errors import UnknownFormat
+from ..checks import check_choice, check_numbers
+from ..errors import Failure, UnknownFormat
 from ..host import paths, progress
 from .formats import all_formats
+from .look import POSTERS, save_poster
+from .play import CUT_SOUND, SOUNDS, Play
 from .show import shown
 from .source import open_source
 from .write import AUTO, format_of, size_of, tags_of, write
@@ -41,15 +44,43 @@ class VideoSave(io.ComfyNode):
                     tooltip="auto keeps an MP4 or WebM as it is, bit for bit, and makes H.264 MP4 of everything else. "
                     + " ".join(f"{key}: {it.tooltip}" for key, it in all_formats().items()),
                 ),
-                io.Audio.Input(
-                    "audio", optional=True, tooltip="Replaces the video's own sound; cut where the picture ends."
-                ),
+                io.Audio.Input("audio", optional=True, tooltip="Replaces the video's own sound."),
                 io.Combo.Input(
                     "save_to",
                     options=list(paths.FOLDERS),
                     default="output",
                     optional=True,
                     tooltip="output keeps the file; temp is emptied when ComfyUI starts and ends.",
+                ),
+                io.Combo.Input(
+                    "sound",
+                    options=list(SOUNDS),
+                    default=CUT_SOUND,
+                    optional=True,
+                    tooltip="What is done when sound and picture are not of one length. cut sound: it ends with the "
+                    "picture. repeat sound: it begins again until the picture ends. hold picture: the last picture "
+                    "stays until the sound ends. cut picture: it ends with the sound. no sound: it is left out.",
+                ),
+                io.Boolean.Input(
+                    "pingpong",
+                    default=False,
+                    optional=True,
+                    tooltip="Plays forwards, then backwards, so that it loops without a jump.",
+                ),
+                io.Int.Input(
+                    "loop_count",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    tooltip="How often the whole is repeated inside the file.",
+                ),
+                io.Combo.Input(
+                    "poster",
+                    options=list(POSTERS),
+                    default="none",
+                    optional=True,
+                    tooltip="Saves that picture as a JPEG beside the video, under the same name.",
                 ),
             ],
             outputs=[io.Video.Output("video", tooltip="The saved file; of webp, gif and png the video as it came.")],
@@ -64,13 +95,26 @@ class VideoSave(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, video: Input.Video, filename_prefix: str, format: dict, audio=None, save_to: str = "output"
+        cls,
+        video: Input.Video,
+        filename_prefix: str,
+        format: dict,
+        audio=None,
+        save_to: str = "output",
+        sound: str = CUT_SOUND,
+        pingpong: bool = False,
+        loop_count: int = 0,
+        poster: str = "none",
     ) -> io.NodeOutput:
         chosen, began = format_of(format), time.monotonic()
         settings = chosen.settings(format)
         source = open_source(video, settings.deep, settings.alpha, progress.stop_if_interrupted)
         target = paths.save_target(filename_prefix, save_to, source.width, source.height)
-        path, written = write(source, target, format, audio, tags_of(cls.hidden))
+        check_numbers(cls, {"loop_count": loop_count})
+        check_choice("sound", sound, SOUNDS)
+        check_choice("poster", poster, POSTERS)
+        play = Play(pingpong, loop_count, sound)
+        path, written = write(source, target, format, audio, tags_of(cls.hidden), play)
         took = time.monotonic() - began
         # A folder of pictures has no bytes and no time of its own by which it could be known to be ours.
         if save_to == "output" and path.is_file():
@@ -85,6 +129,11 @@ class VideoSave(io.ComfyNode):
             except OSError as error:
                 # The video is there; a history without it is the smaller loss.
                 log.warning("%s is not in the history: %s", path, error)
+        if poster != "none":
+            try:
+                save_poster(path, POSTERS[poster])
+            except (Failure, OSError) as error:
+                written.notes.append(f"it has no poster: {error}")
         for note in written.notes:
             log.warning("%s: %s", path.name, note)
         size = size_of(path)

@@ -84,6 +84,11 @@ def shaped(
         if index == 0:
             graph = shaping(frame, pixel_format, box, pixel_aspect)
         pts, time_base, rgb = frame.pts, frame.time_base, frame.format.is_rgb
+        if index == 0:
+            coming = (frame.width, frame.height, frame.format.name)
+        elif (frame.width, frame.height, frame.format.name) != coming:
+            # A stream may change its size on the way; a file has one.
+            frame = frame.reformat(coming[0], coming[1], coming[2])
         if graph:
             graph.push(frame)
             frame = graph.pull()

@@ -1,8 +1,8 @@
 """The sound of a VIDEO, a second at a time, and its track in a file."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -16,23 +16,48 @@ CHUNK_SECONDS = 1
 BITS_PER_CHANNEL = 96_000
 
 
-@dataclass
 class Sound:
-    """Frames of interleaved float samples, pts in 1/rate seconds; `mended` counts NaN and infinite ones made silent."""
+    """Frames of interleaved float samples, read once and in order.
 
-    rate: int
-    layout: str
-    frames: Iterator[av.AudioFrame]
-    mended: int = 0
+    rate: samples a second, the unit of the frames' pts. layout: FFmpeg's name of the channels. end: the second up to
+    which it has been read. mended: how many samples were NaN or infinite, and are silent now. endless: it is repeated.
+    """
 
-    def safe_frames(self) -> Iterator[av.AudioFrame]:
-        for frame in self.frames:
-            samples = frame.to_ndarray()
-            good = np.isfinite(samples)
-            if not good.all():
-                self.mended += int(samples.size - np.count_nonzero(good))
-                frame = sound_frame(np.where(good, samples, 0), self.rate, self.layout, frame.pts)
+    def __init__(self, rate: int, layout: str, frames: Iterator[av.AudioFrame], endless: bool = False):
+        self.rate, self.layout, self.frames, self.endless = rate, layout, frames, endless
+        self.end, self.mended = Fraction(0), 0
+        self.waiting: deque[av.AudioFrame] = deque()
+
+    def goes_beyond(self, seconds: Fraction) -> bool:
+        """Whether it has a sample after this moment."""
+        while self.end <= seconds:
+            frame = next(self.frames, None)
+            if frame is None:
+                return False
+            self.end = Fraction(frame.pts + frame.samples, self.rate)
+            self.waiting.append(self.mend(frame))
+        return True
+
+    def take(self, seconds: Fraction) -> Iterator[av.AudioFrame]:
+        """What it has before this moment and has not been taken yet."""
+        self.goes_beyond(seconds)
+        limit = math.ceil(seconds * self.rate)
+        while self.waiting and self.waiting[0].pts < limit:
+            frame = self.waiting.popleft()
+            left = limit - frame.pts
+            if left < frame.samples:
+                samples = frame.to_ndarray().reshape(frame.samples, -1)
+                self.waiting.appendleft(sound_frame(samples[left:], self.rate, self.layout, limit))
+                frame = sound_frame(samples[:left], self.rate, self.layout, frame.pts)
             yield frame
+
+    def mend(self, frame: av.AudioFrame) -> av.AudioFrame:
+        samples = frame.to_ndarray()
+        good = np.isfinite(samples)
+        if good.all():
+            return frame
+        self.mended += int(samples.size - np.count_nonzero(good))
+        return sound_frame(np.where(good, samples, 0), self.rate, self.layout, frame.pts)
 
 
 def sound_frame(samples: np.ndarray, rate: int, layout: str, pts: int) -> av.AudioFrame:
@@ -45,8 +70,10 @@ def sound_frame(samples: np.ndarray, rate: int, layout: str, pts: int) -> av.Aud
     return frame
 
 
-def tensor_sound(audio: Input.Audio, seconds: Fraction | None = None) -> Sound | None:
-    """The host's AUDIO, cut to `seconds` when given; None when it has no samples. Raises AudioNotUsable."""
+def tensor_sound(audio: Input.Audio) -> Sound | None:
+    """The host's AUDIO; None when it has no samples. Raises AudioNotUsable."""
+    if not isinstance(audio, dict):
+        raise AudioNotUsable(reason=f"it is no AUDIO but {audio!r}")
     waveform, rate = audio["waveform"], int(audio["sample_rate"])
     if waveform.ndim != 3 or waveform.shape[0] != 1:
         raise AudioNotUsable(reason=f"its shape is {tuple(waveform.shape)}, not [1, channels, samples]")
@@ -54,35 +81,52 @@ def tensor_sound(audio: Input.Audio, seconds: Fraction | None = None) -> Sound |
         raise AudioNotUsable(reason=f"it has {waveform.shape[1]} channels")
     if not 8000 <= rate <= 384_000:
         raise AudioNotUsable(reason=f"its sample rate is {rate} Hz")
-    length = waveform.shape[2] if seconds is None else min(waveform.shape[2], -int(-seconds * rate // 1))
     layout = LAYOUTS[waveform.shape[1]]
 
     def frames():
-        for start in range(0, length, rate * CHUNK_SECONDS):
-            part = waveform[0, :, start : min(start + rate * CHUNK_SECONDS, length)]
+        for start in range(0, waveform.shape[2], rate * CHUNK_SECONDS):
+            part = waveform[0, :, start : start + rate * CHUNK_SECONDS]
             yield sound_frame(part.T.float().cpu().numpy(), rate, layout, start)
 
-    return Sound(rate, layout, frames()) if length else None
+    return Sound(rate, layout, frames()) if waveform.shape[2] else None
+
+
+def repeated(make: Callable[[], Sound | None]) -> Sound | None:
+    """The sound again and again, without an end; None where there is none."""
+    first = make()
+    if first is None:
+        return None
+
+    def frames():
+        sound, start = first, 0
+        while sound:
+            end = start
+            for frame in sound.frames:
+                frame.pts += start
+                end = frame.pts + frame.samples
+                yield frame
+            # A track without a sample would be read for ever.
+            sound, start = make() if end > start else None, end
+
+    return Sound(first.rate, first.layout, frames(), endless=True)
 
 
 class Soundtrack:
-    """Sound that is encoded into `output` beside the picture, never more than a packet ahead of it."""
+    """A sound that is encoded into `output` beside the picture."""
 
     def __init__(self, output: av.container.OutputContainer, encoder: str, sound: Sound):
         rates = av.Codec(encoder, "w").audio_rates
         rate = sound.rate if rates is None or sound.rate in rates else 48_000
-        self.output, self.sound, self.heard = output, sound, -math.inf
+        self.output, self.sound = output, sound
         self.stream = output.add_stream(encoder, rate=rate, layout=sound.layout)
         self.stream.bit_rate = BITS_PER_CHANNEL * self.stream.layout.nb_channels
-        self.packets = self.encoded()
 
-    def encoded(self) -> Iterator[av.Packet]:
-        for frame in self.sound.safe_frames():
-            yield from self.stream.encode(frame)
-        yield from self.stream.encode(None)
-
-    def up_to(self, seconds: float, tick: Callable[[], None]):
-        while self.heard <= seconds and (packet := next(self.packets, None)):
+    def up_to(self, seconds: Fraction, tick: Callable[[], None]):
+        """Write what is heard before this moment; tick is called now and then."""
+        for frame in self.sound.take(seconds):
             tick()
-            self.heard = float(packet.pts * packet.time_base)
-            self.output.mux(packet)
+            self.output.mux(self.stream.encode(frame))
+
+    def end_at(self, seconds: Fraction, tick: Callable[[], None]):
+        self.up_to(seconds, tick)
+        self.output.mux(self.stream.encode(None))

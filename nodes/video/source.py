@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -21,6 +22,8 @@ __all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "open_source", "
 # So much of a frame stays in the processor's cache: a 1080p frame takes 4 ms instead of 33, and no thread of torch
 # competes with the encoder's.
 STRIP_ROWS = 40
+# Less than this is the inexact clock of a container.
+GAP_SECONDS = 0.05
 
 
 class TensorSource:
@@ -39,16 +42,19 @@ class TensorSource:
         deep: bool,
         alpha: bool = False,
     ):
-        self.images, self.audio = images, audio
+        # A repeated sound is asked for again and again.
+        self.images, self.audio = images, cache(audio)
         self.count, self.height, self.width = shape
         if not self.count:
             raise VideoEmpty(reason="its image batch is empty")
-        # CreateVideo makes its Fraction from a float: 29.97002997 must become 30000/1001 again.
-        self.rate = Fraction(rate).limit_denominator(1001)
-        if self.rate <= 0:
+        if rate <= 0:
             raise VideoUnreadable(reason=f"its frame rate is {rate}")
+        # CreateVideo makes its Fraction from a float: 29.97002997 must become 30000/1001 again.
+        rate = Fraction(rate)
+        self.rate = rate.limit_denominator(1001) if rate >= 1 else 1 / (1 / rate).limit_denominator(1001)
         self.time_base = 1 / self.rate
-        self.pixel_aspect = Fraction(1)
+        self.pixel_aspect = self.upright_aspect = Fraction(1)
+        self.mended = 0
         self.channels = 4 if alpha else 3
         self.scale, self.dtype = (65535, np.uint16) if deep else (255, np.uint8)
         self.format = {3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}[self.channels][deep]
@@ -58,12 +64,17 @@ class TensorSource:
         strip = np.empty((STRIP_ROWS, self.width, channels), np.float32)
         for index, image in enumerate(self.images()):
             values = image[..., :channels].float().cpu().numpy()
+            if values.shape[-1] == 1:
+                values = values.repeat(channels, -1)
             frame = av.VideoFrame(self.width, self.height, self.format)
             lines = np.frombuffer(frame.planes[0], self.dtype).reshape(self.height, -1)
             pixels = lines[:, : channels * self.width].reshape(values.shape)
             for top in range(0, self.height, STRIP_ROWS):
                 part = strip[: min(STRIP_ROWS, self.height - top)]
                 np.clip(values[top : top + STRIP_ROWS], 0, 1, out=part)
+                if np.isnan(part.sum()):
+                    self.mended += int(np.isnan(part).sum())
+                    np.nan_to_num(part, copy=False)
                 np.multiply(part, self.scale, out=part)
                 np.add(part, 0.5, out=part)
                 np.copyto(pixels[top : top + STRIP_ROWS], part, casting="unsafe")
@@ -73,7 +84,11 @@ class TensorSource:
 
     def sound(self) -> Sound | None:
         audio = self.audio()
-        return tensor_sound(audio, self.count / self.rate) if audio else None
+        return tensor_sound(audio) if audio else None
+
+    def notes(self) -> list[str]:
+        """What is to be said of its pictures."""
+        return [f"{self.mended} values of its pictures were NaN and are black"] if self.mended else []
 
 
 class FileSource:
@@ -95,7 +110,7 @@ class FileSource:
             self.rate = video.average_rate or video.guessed_rate or Fraction(1)
             self.time_base = video.time_base
             self.width, self.height = video.width, video.height
-            self.pixel_aspect = video.sample_aspect_ratio or Fraction(1)
+            self.pixel_aspect = self.upright_aspect = video.sample_aspect_ratio or Fraction(1)
             self.container = container.format.name
             self.brand = container.metadata.get("major_brand", "")
             self.codec = video.codec.canonical_name
@@ -184,7 +199,7 @@ class FileSource:
             # FFmpeg's own decoders of VP8 and VP9 leave out the transparency.
             hidden = self.alpha and self.codec in ("vp8", "vp9") and "1" == video.metadata.get("alpha_mode")
             decoder = av.CodecContext.create(f"libvpx{'-vp9' * (self.codec == 'vp9')}", "r") if hidden else None
-            last = None
+            steady, last = self.is_steady(), None
             for frame in self.decoded(container, video, decoder):
                 if frame.pts is None:
                     frame.pts = self.first if last is None else last + 1
@@ -194,11 +209,34 @@ class FileSource:
                     continue
                 if last is None:
                     self.origin = frame.pts
+                    if round(frame.rotation / 90) % 2:
+                        self.upright_aspect = 1 / self.pixel_aspect
                 # A muxer takes rising times only, and broken files repeat some; no frame is dropped for that.
                 last = frame.pts if last is None else max(frame.pts, last + 1)
-                frame.pts = last - self.origin
-                frame.time_base = self.time_base
+                frame.pts, frame.time_base = last - self.origin, self.time_base
+                if steady:
+                    frame.pts = round(frame.pts * self.time_base * self.rate)
+                    frame.time_base = 1 / self.rate
                 yield frame
+
+    def is_steady(self) -> bool:
+        """Whether the pictures of a Matroska file or WebM stand where its rate says, but for the coarse clock there."""
+        if "matroska" not in self.container:
+            return False
+        with self.open() as container:
+            packets = self.packets(container, [container.streams.video[0]])
+            times = sorted(it.pts for it in packets if it.pts is not None)
+        steps = [(it - times[0]) * self.time_base * self.rate for it in times]
+        most = self.time_base * self.rate * 3 / 2
+        places = [round(it) for it in steps]
+        return len(set(places)) == len(places) and all(
+            abs(it - place) <= most for it, place in zip(steps, places, strict=True)
+        )
+
+    def notes(self) -> list[str]:
+        """What is to be said of what is left out of it."""
+        more = len(self.audio_codecs) - 1
+        return [f"of its {more + 1} sound tracks only the first was taken"] if more > 0 else []
 
     def sound(self) -> Sound | None:
         if not self.audio_codecs:
@@ -217,9 +255,16 @@ class FileSource:
             resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
             position = None
             for decoded in self.decoded(container, stream):
+                begins = round(decoded.pts * decoded.time_base * rate) if decoded.pts is not None else None
+                if position is None:
+                    position = begins or 0
+                elif begins is not None and begins > position + GAP_SECONDS * rate:
+                    # Some cameras and editors write no sound where there is none.
+                    for at in range(max(position, first), begins, rate):
+                        silence = np.zeros((min(rate, begins - at), av.AudioLayout(layout).nb_channels))
+                        yield sound_frame(silence, rate, layout, at - first)
+                    position = begins
                 for frame in resampler.resample(decoded):
-                    if position is None:
-                        position = round(frame.pts * frame.time_base * rate) if frame.pts is not None else 0
                     low = max(first - position, 0)
                     high = frame.samples if end is None else min(end - position, frame.samples)
                     if low < high:
@@ -245,6 +290,10 @@ def open_source(
         return FileSource(video.get_stream_source(), *video.get_active_trim_window(), poll, alpha)
     if isinstance(video, LazyVideo):
         return TensorSource(video.images, video.shape, video.rate, video.audio, deep)
+    if not isinstance(video, Input.Video):
+        raise VideoUnreadable(reason=f"it is no VIDEO but {video!r}")
     it = video.get_components()
+    if it.images.shape[-1] == 2:
+        raise VideoUnreadable(reason="its pictures have 2 channels; 1, 3 or 4 can be saved")
     alpha = alpha and it.images.shape[-1] == 4
     return TensorSource(lambda: it.images, it.images.shape[:3], it.frame_rate, lambda: it.audio, deep, alpha)

@@ -10,7 +10,7 @@ from .formats import PICTURES
 
 # EXIF's names for tags of text (Exif 2.32, 4.6.4), in the order in which ComfyUI's SaveAnimatedWEBP takes them.
 MODEL, MAKE = 0x0110, 0x010F
-HAS_EXIF, HAS_ALPHA = 0x08, 0x10
+HAS_EXIF, HAS_ALPHA, NO_BLENDING = 0x08, 0x10, 0x02
 
 
 def tag_png(folder: Path, tags: dict[str, str]):
@@ -29,10 +29,17 @@ def tag_webp(file: Path, tags: dict[str, str]):
     """An EXIF chunk at the end, and flags in front (WebP container specification, Extended File Format)."""
     data = bytearray(file.read_bytes())
     if data[12:16] != b"VP8X":
-        # Pictures that are all alike became a single one, in the format that has no room for more.
+        # A single picture is in the format that has no room for more.
         with PIL.Image.open(file) as picture:
             width, height = (struct.pack("<I", side - 1)[:3] for side in picture.size)
         data[12:12] = b"VP8X" + struct.pack("<II", 10, 0) + width + height
+    # FFmpeg has each picture drawn over the last, which shows through where the new one is clear.
+    at = 12
+    while at < len(data):
+        if data[at : at + 4] == b"ANMF":
+            data[at + 8 + 15] |= NO_BLENDING
+        size = struct.unpack_from("<I", data, at + 4)[0]
+        at += 8 + size + size % 2
     # libwebp cuts off edges that are clear, and then forgets to say that there are some.
     data[20] |= HAS_ALPHA
     if tags:

@@ -7,15 +7,18 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
-from uuid import uuid4
 
+import av
 from comfy_api.latest import Input
 
 from ..errors import CannotWrite, DiskFull
 from ..host import paths, progress
+from ..parts import part_in, remove
 from .copy import COPIED, copy, copyable
-from .encode import encode
-from .formats import PICTURES, SEQUENCE, Format, all_formats
+from .encode import Written
+from .formats import PICTURES, SEQUENCE, Format, Settings, all_formats
+from .hardware import encode_best
+from .play import NO_SOUND, REPEAT_SOUND, Play
 from .sound import tensor_sound
 from .source import Source
 from .tags import OWN_TAGS
@@ -44,10 +47,12 @@ def tags_of(hidden) -> dict[str, str]:
     return {key: tag(value) for key, value in values.items() if value is not None}
 
 
-def check_space(folder: Path, source: Source, copied: bool):
+def check_space(folder: Path, source: Source, copied: bool, play: Play, settings: Settings):
     """Raise DiskFull when the video surely does not fit."""
-    pixels = source.width * source.height * source.count
-    needed = source.bytes if copied else pixels * ENCODED_BYTES_PER_PIXEL
+    pixels = source.width * source.height
+    needed = source.bytes if copied else pixels * play.count(source.count) * ENCODED_BYTES_PER_PIXEL
+    if play.again:
+        needed += pixels * source.count * av.VideoFormat(settings.pixel_format).padded_bits_per_pixel / 8
     free = shutil.disk_usage(folder).free
     if free < needed + MARGIN_BYTES:
         megabytes = (needed + MARGIN_BYTES) / 1e6
@@ -71,10 +76,6 @@ def publish(part: Path, target: paths.Target, extension: str) -> Path:
             raise
 
 
-def remove(path: Path):
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all in a folder."""
     return sum(it.stat().st_size for it in (path.iterdir() if path.is_dir() else [path]))
@@ -85,33 +86,41 @@ def format_of(given: dict) -> Format:
     return all_formats()["mp4-h264" if given["format"] == AUTO else given["format"]]
 
 
-def write(source: Source, target: paths.Target, given: dict, audio: Input.Audio | None, tags: dict):
+def write(
+    source: Source,
+    target: paths.Target,
+    given: dict,
+    audio: Input.Audio | None,
+    tags: dict,
+    play: Play = Play(),
+) -> tuple[Path, Written]:
     """Write `source` under a name of its own in the target's folder. Returns its path and what was written.
 
-    given: "format" and the options of that one. Raises the failures of errors.py; then nothing is left.
+    given: "format" and the options of that one. audio replaces the source's own sound. Raises the failures of
+    errors.py; then nothing is left.
     """
-    container = copyable(source) if given["format"] == AUTO else None
+    container = copyable(source) if given["format"] == AUTO and play.keeps_pictures else None
     format = format_of(given)
-    step = progress.frame_steps(source.count)
-    part = target.folder / f".{target.stem}-{uuid4().hex}.part"
+    settings = format.settings(given)
+    step = progress.frame_steps(play.count(source.count))
+    sound = (lambda: tensor_sound(audio)) if audio else source.sound
     try:
-        check_space(target.folder, source, copied=bool(container))
-        if container:
-            sound = tensor_sound(audio, source.seconds) if audio else None
-            written = copy(source, part, container, COPIED[container][2], tags, sound, step)
-        else:
-            sound = (lambda: tensor_sound(audio, source.count / source.rate)) if audio else source.sound
-            if format.container == SEQUENCE:
-                part.mkdir()
-            file = part / PICTURES if format.container == SEQUENCE else part
-            written = encode(source, file, format, format.settings(given), tags, sound, step)
-            if format.container in OWN_TAGS:
-                OWN_TAGS[format.container](part, tags)
-        return publish(part, target, container or format.extension), written
+        check_space(target.folder, source, bool(container), play, settings)
+        with part_in(target.folder, target.stem) as part:
+            if container:
+                other = play.heard(sound) if audio or play.sound == REPEAT_SOUND else None
+                keep = play.sound != NO_SOUND
+                written = copy(source, part, container, COPIED[container][2], tags, other, step, keep)
+            else:
+                if format.container == SEQUENCE:
+                    part.mkdir()
+                file = part / PICTURES if format.container == SEQUENCE else part
+                written = encode_best(source, file, format, given, tags, sound, step, play)
+                if format.container in OWN_TAGS:
+                    OWN_TAGS[format.container](part, tags)
+            return publish(part, target, container or format.extension), written
     except OSError as error:
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(target.folder).free
             raise DiskFull(folder=target.folder, free=free / 1e6, needed="and more were needed on the way") from error
         raise CannotWrite(folder=target.folder, reason=error.strerror or error) from error
-    finally:
-        remove(part)

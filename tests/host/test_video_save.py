@@ -193,7 +193,8 @@ def test_unknown_choices_are_refused_with_the_known_ones(server, name, value, kn
 
 @pytest.mark.parametrize("format", SHOWN)
 def test_every_format_is_saved_shown_and_recorded(server, format):
-    graph = drawn(frames=7) | {"audio": AUDIO} | save("formats/v", format=format, audio=["audio", 0])
+    graph = drawn(frames=7, width=96, height=64) | {"audio": AUDIO}
+    graph |= save("formats/v", format=format, audio=["audio", 0])
     graph |= {"again": {"class_type": "GetVideoComponents", "inputs": {"video": ["save", 0]}},
               "shown": {"class_type": "PreviewAny", "inputs": {"source": ["again", 2]}}}
     graph["save"]["inputs"]["filename_prefix"] = f"formats/{format}"
@@ -206,7 +207,7 @@ def test_every_format_is_saved_shown_and_recorded(server, format):
     assert path == server.base / "output/formats" / f"{format}_00001_{path.suffix}"
     files = [path] if path.is_file() else list(path.iterdir())
     assert record["bytes"] == sum(it.stat().st_size for it in files) and len(files) == (7 if format == "png" else 1)
-    assert (record["frames"], record["width"], record["height"], record["rate"]) == (7, 64, 48, "24")
+    assert (record["frames"], record["width"], record["height"], record["rate"]) == (7, 96, 64, "24")
     assert record["took"] > 0 and record["encoder"] and record["seconds"] == pytest.approx(7 / 24, abs=0.001)
     [picture] = output["images"]
     shown = server.base / picture["type"] / picture["subfolder"] / picture["filename"]

@@ -18,7 +18,7 @@ import pytest
 import torch
 from clips import pictures, write_file
 from comfy_api.latest import InputImpl, Types
-from xavi9videos.nodes import errors
+from xavi9videos.nodes import errors, parts
 from xavi9videos.nodes.host.paths import Target, save_target
 from xavi9videos.nodes.video import write as nodes
 from xavi9videos.nodes.video.source import open_source
@@ -106,7 +106,7 @@ def test_a_copy_that_cannot_fit_is_refused_before_it_starts(write, target, monke
 
 def test_a_disk_that_fills_up_is_said_and_leaves_nothing(write, target, monkeypatch):
     # /dev/full takes no byte; the part becomes a link to it.
-    monkeypatch.setattr(nodes, "uuid4", lambda: SimpleNamespace(hex="full"))
+    monkeypatch.setattr(parts, "uuid4", lambda: SimpleNamespace(hex="full"))
     (target.folder / ".v-full.part").symlink_to("/dev/full")
     with pytest.raises(errors.DiskFull) as caught:
         write()
@@ -118,7 +118,7 @@ def test_a_disk_without_room_for_even_a_name_is_said(write, target, monkeypatch)
     def no_inode(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(nodes, "encode", no_inode)
+    monkeypatch.setattr(nodes, "encode_best", no_inode)
     monkeypatch.setattr(nodes, "copy", no_inode)
     with pytest.raises(errors.DiskFull):
         write()
