@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 from comfy_host import ComfyHost
 from nim.loopback import LoopbackNIM
+from PIL import Image
 from samples import put_samples
 from setup_host import REPO
 from tiny.models import lowered, put_models
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 WORKFLOWS = REPO / "workflows"
 FAMILIES = ("cosmos3", "predict1")
 TINY = "tiny weights"
+FORMATS = ("mp4-h264", "mp4-h265", "mp4-av1", "webm-vp9", "webm-av1", "mov-prores", "mkv-ffv1", "webp", "gif", "png")
+FORMAT_ROW = "{:<11} {:<48} {:>9} {:>7} {:>6}  {}"
 ROW = "{:<21} {:<12} {:<36} {:>14} {:>13} {:>7} {:>6}  {}"
 
 
@@ -63,6 +66,33 @@ def run_workflow(host: ComfyHost, name: str, family: str) -> str:
     return ROW.format(name, family, str(path.relative_to(REPO)), shipped, size, seconds, took, codecs)
 
 
+def looked_at(path: Path) -> tuple[int, str]:
+    """How many pictures a saved file or folder really holds, and as what, by Pillow or PyAV."""
+    if path.is_dir() or path.suffix == ".webp":
+        with Image.open(path / "00001.png" if path.is_dir() else path) as image:
+            return len(list(path.iterdir())) if path.is_dir() else image.n_frames, f"{image.format}, {image.mode}"
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        return sum(1 for _ in container.decode(video)), f"{video.codec.canonical_name}, {video.codec_context.pix_fmt}"
+
+
+def run_format(host: ComfyHost, key: str) -> str:
+    """Save half a second of the clip in one format of Video Save. Returns its row; raises on failure."""
+    entry = host.run({
+        "load": {"class_type": "LoadVideo", "inputs": {"file": "clip.mp4"}},
+        "cut": {"class_type": "Video Slice", "inputs": {
+            "video": ["load", 0], "start_time": 0.0, "duration": 0.5, "strict_duration": False}},
+        "save": {"class_type": "Xavi9VideoSave", "inputs": {
+            "video": ["cut", 0], "filename_prefix": f"formats/{key}", "format": key}}})  # fmt: skip
+    if error := host.error(entry):
+        raise RuntimeError(f"{key}: {error['exception_message']}")
+    [record] = entry["outputs"]["save"]["xavi9_video"]
+    path = host.base / record["folder"] / record["path"]
+    frames, found = looked_at(path)
+    size, took = f"{record['bytes'] / 1e3:.0f} kB", f"{record['took']:.1f} s"
+    return FORMAT_ROW.format(key, str(path.relative_to(REPO)), size, frames, took, found)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--open", action="store_true", help="leave the editor open until Ctrl-C, and run nothing")
@@ -92,8 +122,13 @@ def main():
                     text.family = video.family = family
                 log.info("Running %s on %s ...", path.stem, family)
                 rows.append(run_workflow(host, path.stem, family))
+        log.info("Saving half a second of a clip in each format ...")
+        formats = [run_format(host, key) for key in FORMATS]
     log.info("\n%s", ROW.format("workflow", "family", "file", "shipped as", "run as", "seconds", "took", "codecs"))
     for row in rows:
+        log.info("%s", row)
+    log.info("\n%s", FORMAT_ROW.format("format", "file", "size", "frames", "took", "codec and pixels"))
+    for row in formats:
         log.info("%s", row)
     log.info(
         "\nCosmos: a stand-in drew these pictures, or slid over the photograph or clip that it was sent. LTX-2 and "
