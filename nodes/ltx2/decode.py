@@ -54,7 +54,7 @@ def tiles_for(model: LTX2, video: torch.Tensor, tiling: str) -> tuple[int, int] 
 
 
 def pictures(model: LTX2, video: torch.Tensor, shot: Shot, tiling: str) -> Iterator[torch.Tensor]:
-    """All frames in pieces [n, height, width, 3] of 0..1, float32, on the CPU, cropped to what was asked for.
+    """All frames in pieces [n, height, width, 3] of 0..1, float32, on its device, cropped to what was asked for.
 
     Raises NotEnoughMemory; ComfyUI's interrupt passes through.
     """
@@ -67,7 +67,7 @@ def pictures(model: LTX2, video: torch.Tensor, shot: Shot, tiling: str) -> Itera
     left = shot.frames
     for piece in decode_stream(module, latents, tiles=tiles, poll=progress.stop_if_interrupted):
         piece = piece[:left, :, : shot.height, : shot.width].permute(0, 2, 3, 1)
-        yield (piece.float() / 2 + 0.5).clamp(0, 1).cpu()
+        yield (piece.float() / 2 + 0.5).clamp(0, 1)
         left -= len(piece)
         if not left:
             return

@@ -20,7 +20,7 @@ def needed_bytes(model: SVD, frames: int, height: int, width: int) -> int:
 
 
 def pictures(model: SVD, latents: torch.Tensor, shot: Shot, chunk: int) -> Iterator[torch.Tensor]:
-    """All frames in pieces [n, height, width, 3] of 0..1, float32, on the CPU, cropped to what was asked for.
+    """All frames in pieces [n, height, width, 3] of 0..1, float32, on its device, cropped to what was asked for.
 
     latents: as denoise() gives them. chunk: how many frames the temporal decoder sees together. Raises NotEnoughMemory;
     ComfyUI's interrupt passes through.
@@ -33,7 +33,7 @@ def pictures(model: SVD, latents: torch.Tensor, shot: Shot, chunk: int) -> Itera
         memory.load([model.vae], needed_bytes(model, count, height, width), what)
         piece = 1 / module.config.scaling_factor * piece.to(device, model.dtype)
         found = module.decode(piece, num_frames=count).sample[..., : shot.height, : shot.width]
-        yield (found.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu()
+        yield (found.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
 
 def video_of(handle, latents: torch.Tensor, shot: Shot, chunk: int) -> LazyVideo:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import av
 from comfy_api.latest import io
 
 from ..checks import check_choice, check_number
@@ -29,15 +28,6 @@ class Settings:
     options: dict[str, str]
     muxer: dict[str, str] = field(default_factory=dict)
     min_side: int = 0
-
-    @property
-    def alpha(self) -> bool:
-        return any(it.is_alpha for it in av.VideoFormat(self.pixel_format).components) or self.pixel_format == "pal8"
-
-    @property
-    def deep(self) -> bool:
-        """Whether it holds more than eight bits a value."""
-        return max(it.bits for it in av.VideoFormat(self.pixel_format).components) > 8
 
 
 @dataclass(frozen=True)

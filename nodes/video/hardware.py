@@ -154,7 +154,7 @@ def working(key: str, pixel_format: str) -> Callable[..., Written] | str:
     for name, way in ways.items():
         shape = (TRIAL_FRAMES, TRIAL_SIZE, TRIAL_SIZE)
         noise = torch.rand(*shape, 3, generator=torch.Generator().manual_seed(0))
-        source = TensorSource(lambda noise=noise: noise, shape, Fraction(24), lambda: None, settings.deep)
+        source = TensorSource(lambda noise=noise: noise, shape, Fraction(24), lambda: None, pixel_format)
         trial = paths.temp_file(f".{format.extension}")
         try:
             way(source, trial, format, settings, {}, source.sound, lambda done: progress.stop_if_interrupted())

@@ -80,7 +80,7 @@ class LazyVideo(Input.Video):
         options = {"bit_depth": str(bit_depth or 8), "crf": None if crf is None else round(crf)}
         format = all_formats()["mp4-h264"]
         settings = format.settings(options)
-        source = open_source(self, settings.deep)
+        source = open_source(self, settings.pixel_format)
         into_memory = isinstance(path, io.IOBase)
         part = paths.temp_file(".mp4") if into_memory else Path(path).with_name(f".{Path(path).name}.part")
         step = progress.frame_steps(source.count)

@@ -108,7 +108,7 @@ class VideoSave(io.ComfyNode):
     ) -> io.NodeOutput:
         chosen, began = format_of(format), time.monotonic()
         settings = chosen.settings(format)
-        source = open_source(video, settings.deep, settings.alpha, progress.stop_if_interrupted)
+        source = open_source(video, settings.pixel_format, progress.stop_if_interrupted)
         target = paths.save_target(filename_prefix, save_to, source.width, source.height)
         check_numbers(cls, {"loop_count": loop_count})
         check_choice("sound", sound, SOUNDS)

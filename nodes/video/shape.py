@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorRange, Colorspace
+
+from .planes import as_bt709
 
 TRANSPOSE = {1: [("transpose", "cclock")], 2: [("hflip", None), ("vflip", None)], 3: [("transpose", "clock")]}
 PALETTE = "pal8"
@@ -99,10 +101,12 @@ def shaped(
                 format=pixel_format,
                 dst_colorspace=Colorspace.ITU709 if rgb and not to_rgb else None,
                 dst_color_range=ColorRange.JPEG if to_rgb else ColorRange.MPEG,
+                # Of planar 16-bit RGB, which filters make, swscale's threads spoil the first pixels of their slices
+                # (FFmpeg 8.0: eight of luma, seen at odd widths).
+                threads=1 if graph else 0,
             )
         if rgb and not to_rgb:
-            frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
-            frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+            as_bt709(frame)
         frame.pts, frame.time_base = pts, time_base
         # The source's own picture types would force the encoder's.
         frame.pict_type = 0

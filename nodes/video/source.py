@@ -14,7 +14,8 @@ from comfy_api.latest import Input, InputImpl
 
 from ..errors import VideoEmpty, VideoUnreadable
 from .lazy import LazyVideo
-from .shape import shaped
+from .planes import BITS, frame_of
+from .shape import PALETTE, shaped
 from .sound import LAYOUTS, Sound, sound_frame, tensor_sound
 
 __all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "open_source", "shaped"]
@@ -26,11 +27,20 @@ STRIP_ROWS = 40
 GAP_SECONDS = 0.05
 
 
-class TensorSource:
-    """A VIDEO whose frames are float tensors [height, width, 3 or 4], values 0..1.
+def keeps_alpha(pixel_format: str) -> bool:
+    return pixel_format == PALETTE or any(it.is_alpha for it in av.VideoFormat(pixel_format).components)
 
-    images() and audio() are asked for them when they are needed, so that a VIDEO can make them then. deep keeps 16 bits
-    of a value, alpha the fourth channel, which is else left out.
+
+def is_elsewhere(image: torch.Tensor) -> bool:
+    """Whether it has to be fetched before the processor can read it."""
+    return image.device.type != "cpu"
+
+
+class TensorSource:
+    """A VIDEO whose frames are float tensors [height, width, 1, 3 or 4], values 0..1, on any device.
+
+    images() and audio() are asked for them when they are needed, so that a VIDEO can make them then. pixel_format: the
+    encoder's, which says how many bits of a value are kept, and whether a fourth channel is; has_alpha: there is one.
     """
 
     def __init__(
@@ -39,8 +49,8 @@ class TensorSource:
         shape: tuple[int, int, int],
         rate: Fraction,
         audio: Callable[[], Input.Audio | None],
-        deep: bool,
-        alpha: bool = False,
+        pixel_format: str = "yuv420p",
+        has_alpha: bool = False,
     ):
         # A repeated sound is asked for again and again.
         self.images, self.audio = images, cache(audio)
@@ -55,17 +65,27 @@ class TensorSource:
         self.time_base = 1 / self.rate
         self.pixel_aspect = self.upright_aspect = Fraction(1)
         self.mended = 0
-        self.channels = 4 if alpha else 3
+        self.pixel_format = pixel_format
+        self.channels = 4 if has_alpha and keeps_alpha(pixel_format) else 3
+        deep = max(it.bits for it in av.VideoFormat(pixel_format).components) > 8
         self.scale, self.dtype = (65535, np.uint16) if deep else (255, np.uint8)
         self.format = {3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}[self.channels][deep]
 
     def frames(self) -> Iterator[av.VideoFrame]:
+        """The frames; those of a GPU already in the encoder's pixel format, where that is one of BITS."""
         channels = self.channels
         strip = np.empty((STRIP_ROWS, self.width, channels), np.float32)
         for index, image in enumerate(self.images()):
-            values = image[..., :channels].float().cpu().numpy()
-            if values.shape[-1] == 1:
-                values = values.repeat(channels, -1)
+            image = image[..., :channels].float()
+            if image.shape[-1] == 1:
+                image = image.expand(-1, -1, channels)
+            if self.pixel_format in BITS and is_elsewhere(image):
+                self.mended += int(image.isnan().sum())
+                frame = frame_of(image.nan_to_num(0).clamp(0, 1), self.pixel_format)
+                frame.pts, frame.time_base = index, self.time_base
+                yield frame
+                continue
+            values = image.cpu().numpy()
             frame = av.VideoFrame(self.width, self.height, self.format)
             lines = np.frombuffer(frame.planes[0], self.dtype).reshape(self.height, -1)
             pixels = lines[:, : channels * self.width].reshape(values.shape)
@@ -278,22 +298,21 @@ class FileSource:
 Source = TensorSource | FileSource
 
 
-def open_source(
-    video: Input.Video, deep: bool = False, alpha: bool = False, poll: Callable[[], None] = lambda: None
-) -> Source:
-    """The frames of any VIDEO of the host; of float tensors deep keeps 16 bits, and alpha the transparency.
+def open_source(video: Input.Video, pixel_format: str = "yuv420p", poll: Callable[[], None] = lambda: None) -> Source:
+    """The frames of any VIDEO of the host, with all of them that this pixel format can hold.
 
     poll is called for each packet that is read, from whatever thread; what it raises ends the reading: a cut far from a
     keyframe reads for a long time before its first frame. Raises VideoUnreadable or VideoEmpty.
     """
     if isinstance(video, InputImpl.VideoFromFile):
-        return FileSource(video.get_stream_source(), *video.get_active_trim_window(), poll, alpha)
+        return FileSource(video.get_stream_source(), *video.get_active_trim_window(), poll, keeps_alpha(pixel_format))
     if isinstance(video, LazyVideo):
-        return TensorSource(video.images, video.shape, video.rate, video.audio, deep)
+        return TensorSource(video.images, video.shape, video.rate, video.audio, pixel_format)
     if not isinstance(video, Input.Video):
         raise VideoUnreadable(reason=f"it is no VIDEO but {video!r}")
     it = video.get_components()
     if it.images.shape[-1] == 2:
         raise VideoUnreadable(reason="its pictures have 2 channels; 1, 3 or 4 can be saved")
-    alpha = alpha and it.images.shape[-1] == 4
-    return TensorSource(lambda: it.images, it.images.shape[:3], it.frame_rate, lambda: it.audio, deep, alpha)
+    has_alpha = it.images.shape[-1] == 4
+    shape = it.images.shape[:3]
+    return TensorSource(lambda: it.images, shape, it.frame_rate, lambda: it.audio, pixel_format, has_alpha)

@@ -32,7 +32,7 @@ def from_tensor(images, rate=Fraction(24), audio=None):
 
 def encoded(video, path, audio=None, step=lambda done: None, **options):
     settings = H264.settings(options)
-    source = open_source(video, settings.deep)
+    source = open_source(video, settings.pixel_format)
     sound = (lambda: tensor_sound(audio)) if audio else source.sound
     return encode(source, path, H264, settings, {}, sound, step)
 

@@ -56,7 +56,7 @@ def video_of(images, rate=Fraction(24), audio=None):
 def saved(video, target, key, tags=TAGS, **options):
     given = {"format": key, **options}
     settings = format_of(given).settings(given)
-    return write(open_source(video, settings.deep, settings.alpha), target, given, None, tags)
+    return write(open_source(video, settings.pixel_format), target, given, None, tags)
 
 
 def rgba(path: Path) -> list[np.ndarray]:

@@ -25,7 +25,7 @@ LOUD = "between(t,1,1.02)"
 def saved(tmp_path):
     def save(video, key="mp4-h264", audio=None, **options):
         chosen = all_formats()[key].settings(options)
-        source = open_source(video, chosen.deep, chosen.alpha)
+        source = open_source(video, chosen.pixel_format)
         return write(source, Target(tmp_path, "v", 1, ""), {"format": key, **options}, audio, {})
 
     return save
@@ -215,7 +215,7 @@ def test_ten_thousand_small_pictures_are_all_there(saved, tmp_path):
         for index in range(10_000):
             yield torch.full((64, 64, 3), index % 2)
 
-    source = TensorSource(images, (10_000, 64, 64), Fraction(24), lambda: sine(1), False)
+    source = TensorSource(images, (10_000, 64, 64), Fraction(24), lambda: sine(1))
     given = {"format": "mp4-h264", "preset": "ultrafast"}
     path, written = write(source, Target(tmp_path, "v", 1, ""), given, None, {})
     assert written.frames == int(probe(path)["video"]["nb_read_frames"]) == 10_000

@@ -26,9 +26,9 @@ ORDERS = {
 
 @pytest.fixture
 def saved(tmp_path):
-    def save(video, format="mkv-ffv1", audio=None, play=Play(), deep=False, **options):
+    def save(video, format="mkv-ffv1", audio=None, play=Play(), **options):
         target = Target(tmp_path, "v", 1, "")
-        return write(open_source(video, deep), target, {"format": format, **options}, audio, {}, play)
+        return write(open_source(video), target, {"format": format, **options}, audio, {}, play)
 
     return save
 
@@ -83,9 +83,7 @@ def test_a_picture_lasts_as_long_on_the_way_back(saved, tmp_path):
 def test_memory_does_not_grow_with_the_pictures_and_nothing_is_left(saved, tmp_path):
     def peak(count):
         blank = torch.zeros(270, 480, 3)
-        source = TensorSource(
-            lambda: (blank for _ in range(count)), (count, 270, 480), Fraction(24), lambda: None, False
-        )
+        source = TensorSource(lambda: (blank for _ in range(count)), (count, 270, 480), Fraction(24), lambda: None)
         tracemalloc.start()
         write(source, Target(tmp_path, "v", 1, ""), {"format": "mp4-h264", "preset": "ultrafast"}, None, {}, Play(True))
         found = tracemalloc.get_traced_memory()[1]
