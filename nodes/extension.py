@@ -6,12 +6,13 @@ from pathlib import Path
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import states
 from .errors import Failure, RoomFailed
 from .parts import sweep
 
 log = logging.getLogger(__name__)
 
-ROOMS = ("cosmos", "ltx2", "svd", "video")
+ROOMS = ("cosmos", "ltx2", "svd", "video", "studio")
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
@@ -52,7 +53,9 @@ def open_rooms() -> tuple[list[type[io.ComfyNode]], dict[str, RoomFailed]]:
 class Xavi9Videos(ComfyExtension):
     async def on_load(self):
         sweep()
+        import_module(".studio.routes", __package__).register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        nodes, _ = open_rooms()
+        nodes, failed = open_rooms()
+        states.failed |= failed
         return nodes

@@ -8,11 +8,28 @@ function tellKind(node, output) {
     node.previewMediaType = /\.(webp|gif)$/.test(output.images[0].filename) ? "image" : "video"
 }
 
+// The editor shows the text of no custom node by itself.
+function addReport(node) {
+    const report = document.createElement("pre")
+    report.style.cssText = "margin: 0; padding: 8px; overflow: auto; white-space: pre-wrap; font-size: 12px;" +
+        "line-height: 1.4; color: var(--input-text); background: var(--comfy-input-bg); border-radius: 6px;"
+    report.setAttribute("role", "status")
+    const widget = node.addDOMWidget("health", "xavi9-report", report, { serialize: false, getMinHeight: () => 260 })
+    widget.serialize = false
+    node.setSize([Math.max(node.size[0], 480), Math.max(node.size[1], 330)])
+    const { onExecuted } = node
+    node.onExecuted = function (output) {
+        report.textContent = output.text?.join("\n") ?? ""
+        return onExecuted?.apply(this, arguments)
+    }
+}
+
 app.registerExtension({
     name: "xavi9.videos",
     // The classic canvas lays a video below a node's widgets and does not grow the node for it, and the editor's
     // DynamicCombo shrinks its node to the least height each time that its value is set, on loading too.
     nodeCreated(node) {
+        if (node.comfyClass === "Xavi9ModelHealth") addReport(node)
         if (node.comfyClass !== "Xavi9VideoSave") return
         const { computeSize } = node
         node.computeSize = function () {

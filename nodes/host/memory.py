@@ -170,6 +170,12 @@ def free(identity: tuple):
         log.info("Freed %s", os.path.basename(str(identity[0][0])))
 
 
+def loaded() -> dict[str, int]:
+    """The models that are open, by the path of their checkpoint: bytes of them that are on the device now."""
+    with _lock:
+        return {it.parts[0].path: sum(part.patcher.loaded_size() for part in it.parts) for it in _models.values()}
+
+
 def drop_unused():
     """Close the files of models that no handle asks for and that the host has not loaded.
 

@@ -75,6 +75,11 @@ def model_path(kind: str | tuple[str, ...], name: str | None, model: str) -> str
     raise ModelFileMissing(file=name or "(none chosen)", folder=" or ".join(roots), model=model)
 
 
+def model_folders(kind: str) -> list[str]:
+    """Where the host looks for this kind of model files."""
+    return folder_paths.get_folder_paths(kind)
+
+
 def checkpoint_names() -> list[str]:
     """The files in checkpoints, and the folders of whole pipelines in diffusers."""
     return model_names("checkpoints") + model_names("diffusers", PIPELINE)

@@ -7,18 +7,20 @@ from comfy_api.latest import io, ui
 
 from ..host import paths, progress
 from .encode import Written, encode
-from .formats import PICTURES, SEQUENCE, Format, all_formats
+from .formats import PICTURES, Format, all_formats
 from .source import FileSource
 
 log = logging.getLogger(__name__)
 
 PREVIEW = {"crf": 23, "preset": "ultrafast"}
+# Codecs of copied files that the editor's browsers play.
+PLAYED = ("h264", "av1", "vp8", "vp9")
 
 
-def preview(path: Path, format: Format, written: Written) -> Path | None:
+def preview(path: Path, written: Written) -> Path | None:
     """An H.264 MP4 of a saved file in the temp folder, for editors that cannot play it; None where that fails."""
     made, h264 = paths.temp_file(".mp4"), all_formats()["mp4-h264"]
-    frames = format.container == SEQUENCE
+    frames = path.is_dir()
     try:
         file = str(path / PICTURES if frames else path)
         options = {"framerate": str(written.rate), "start_number": "1"} if frames else {}
@@ -35,14 +37,14 @@ def preview(path: Path, format: Format, written: Written) -> Path | None:
 def shown(path: Path, subfolder: str, save_to: str, format: Format | None, written: Written, **measured) -> dict:
     """The ui of an output node: what is played or drawn in it, and the record of what was saved.
 
-    format: None for a file that was copied, which plays as what it was copied from. measured: more for the record.
+    format: None for a file that was copied. measured: more for the record.
     """
     saved = ui.SavedResult(path.name, subfolder, io.FolderType(save_to))
     # Not under the names of a result: the editor would list it as a second file.
     record = {"path": str(Path(subfolder, path.name)), "folder": save_to, **written.record(), **measured}
-    how = format.shown if format else "video"
+    how = format.shown if format else "video" if written.codec in PLAYED else "preview"
     if how == "preview":
-        made = preview(path, format, written)
+        made = preview(path, written)
         found = ui.PreviewVideo([ui.SavedResult(made.name, "", io.FolderType.temp)] if made else []).as_dict()
     elif how == "image":
         # The editor takes what is animated for a video, but for a WebP; a GIF moves as a picture does.

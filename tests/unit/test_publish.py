@@ -5,6 +5,7 @@ import io
 import os
 import re
 import resource
+import shutil
 import struct
 import tempfile
 from collections import namedtuple
@@ -21,7 +22,7 @@ from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes import errors, parts
 from xavi9videos.nodes.host.paths import Target, save_target
 from xavi9videos.nodes.video import write as nodes
-from xavi9videos.nodes.video.source import open_source
+from xavi9videos.nodes.video.source import LazyVideo, open_source
 
 NOBODY = 65534
 Usage = namedtuple("Usage", "total used free")
@@ -151,6 +152,34 @@ def test_a_folder_that_may_not_be_written_to_is_said(write):
             if root:
                 os.seteuid(0)
         assert folder in str(caught.value) and "denied" in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["mp4-h264", "png", "webp"])
+def test_a_source_that_raises_in_the_middle_leaves_nothing(target, format):
+    class Broken(Exception):
+        pass
+
+    def frames():
+        yield torch.rand(5, 64, 64, 3)
+        raise Broken
+
+    video = LazyVideo(frames, lambda: None, (10, 64, 64), Fraction(24))
+    with pytest.raises(Broken):
+        nodes.write(open_source(video), target, {"format": format}, None, {})
+    assert list(target.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["mp4-h264", "png"])
+def test_a_folder_that_vanishes_on_the_way_is_said(target, format):
+    def frames():
+        yield torch.rand(2, 64, 64, 3)
+        shutil.rmtree(target.folder)
+        yield torch.rand(2, 64, 64, 3)
+
+    video = LazyVideo(frames, lambda: None, (4, 64, 64), Fraction(24))
+    with pytest.raises(errors.CannotWrite, match=re.escape(str(target.folder))):
+        nodes.write(open_source(video), target, {"format": format}, None, {})
+    assert not target.folder.exists()
 
 
 def test_a_folder_that_vanished_is_said(write, target):
