@@ -16,8 +16,8 @@ import torch
 from av.codec.codec import UnknownCodecError
 
 from ..errors import EncoderRefused, RateTooHigh, VideoEmpty
-from .formats import Format, Settings
-from .play import Fitted, Play, played
+from .formats import SEQUENCE, Format, Settings, pattern
+from .play import Cycle, Fitted, Play, played
 from .sound import Sound, Soundtrack
 from .source import Source, shaped
 
@@ -70,7 +70,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 def open_output(
     path: Path, container: str, tags: dict[str, str], room: int = 0, **options: str
 ) -> av.container.OutputContainer:
-    """A file with the tags given, where its container has tags.
+    """A file, or a folder of pictures, with the tags given where its container has tags.
 
     The index of an MP4 or MOV stands in front, since the editor reads only the first 64 MB of a dropped file: in the
     bytes kept for it, or with room 0 by writing the file a second time.
@@ -78,13 +78,19 @@ def open_output(
     if container in ("mp4", "mov"):
         options["movflags"] = "use_metadata_tags" if room else "use_metadata_tags+faststart"
         options["moov_size"] = str(room)
-    output = av.open(str(path), "w", format=container, options=options)
+    name = pattern(path) if container == SEQUENCE else str(path)
+    output = av.open(name, "w", format=container, options=options)
     output.metadata.update(tags)
     return output
 
 
 def sound_notes(sound: Sound | None) -> list[str]:
-    return [f"{sound.mended} audio samples were NaN or infinite and are silent"] if sound and sound.mended else []
+    notes = []
+    if sound and sound.mended:
+        notes.append(f"{sound.mended} audio samples were NaN or infinite and are silent")
+    if sound and sound.others:
+        notes.append(f"of its {sound.others + 1} sound tracks only the first was taken")
+    return notes
 
 
 def open_encoder(context: av.VideoCodecContext, first: av.VideoFrame, source: Source, format: Format):
@@ -142,12 +148,13 @@ def begin(
 
     Raises RateTooHigh, VideoUnreadable, VideoEmpty.
     """
-    pictures = shaped(source.frames(), settings.pixel_format)
-    pictures = ahead(played(told_apart(pictures, format), play, source.rate, folder))
+    pictures = told_apart(shaped(source.frames(), settings.pixel_format), format)
+    cycle = Cycle()
+    pictures = ahead(played(pictures, play, source.rate, folder, cycle))
     first = next(pictures, None)
     if first is None:
         raise VideoEmpty(reason="none lies inside its trim")
-    audio = play.heard(sound)
+    audio = play.heard(sound, cycle)
     notes = []
     if audio and not format.audio_encoder:
         notes.append(f"{format.key} holds no sound: it was left out")

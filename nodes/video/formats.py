@@ -19,6 +19,11 @@ OWN = ("type", "choices", "for")
 SOFTWARE, HARDWARE = "software", "hardware"
 
 
+def pattern(folder: Path) -> str:
+    """FFmpeg's name for the pictures in a folder."""
+    return f"{str(folder).replace('%', '%%')}/{PICTURES}"
+
+
 @dataclass(frozen=True)
 class Settings:
     """What is asked of an encoder: its name, a pixel format, its own options and the muxer's; and what it can take."""

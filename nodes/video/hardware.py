@@ -5,6 +5,7 @@ import logging
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from pathlib import Path
 import av
 import torch
 
-from ..errors import EncoderRefused, VideoUnreadable
+from ..errors import EncoderRefused, VideoEmpty, VideoUnreadable
 from ..host import paths, progress
+from ..parts import remove
 from .copy import COPIED, copy
 from .encode import Written, begin, encode, end, refused
 from .formats import Format, Settings, all_formats
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # Seconds between two looks whether the user wants to stop.
 LOOK_SECONDS = 0.5
+MAX_WORDS = 500
 # NVENC takes no picture below 145x49 (NVIDIA, Video Codec SDK, NV_ENC_CAPS_WIDTH_MIN and _HEIGHT_MIN).
 TRIAL_SIZE, TRIAL_FRAMES = 256, 5
 
@@ -42,13 +45,21 @@ class Parts(list):
 
 def send(parts: Parts, pipe: int):
     """Write to a non-blocking pipe and empty the list; a full pipe is not waited for longer than the user does."""
+    ready = select.poll()
+    ready.register(pipe, select.POLLOUT)
     for part in parts:
         left = memoryview(part)
         while left:
             progress.stop_if_interrupted()
-            if select.select([], [pipe], [], LOOK_SECONDS)[1]:
+            if ready.poll(LOOK_SECONDS * 1000):
                 left = left[os.write(pipe, left) :]
     parts.clear()
+
+
+def kill(process: subprocess.Popen):
+    """End it where it still runs, with whatever it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def arguments(program: str, first: av.VideoFrame, source: Source, format: Format, settings: Settings) -> list[str]:
@@ -84,13 +95,18 @@ def encode_outside(
     first, fitted = begin(source, path.parent, format, settings, sound, play)
 
     name = Path(program).name
-    picture = paths.temp_file(".mp4")
+    picture, times = paths.temp_file(".mp4"), []
     command = [*arguments(program, first, source, format, settings), str(picture)]
     with tempfile.TemporaryFile() as said, contextlib.ExitStack() as stack:
-        stack.callback(picture.unlink, missing_ok=True)
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+        stack.callback(remove, picture)
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+        except OSError as error:
+            raise refused(format, first, source, f"{name} does not start: {error.strerror}") from error
         stack.callback(process.wait)
-        stack.callback(process.kill)
+        stack.callback(kill, process)
         stack.callback(process.stdin.close)
         pipe, parts = process.stdin.fileno(), Parts()
         os.set_blocking(pipe, False)
@@ -102,6 +118,7 @@ def encode_outside(
                 context.width, context.height, context.pix_fmt = first.width, first.height, first.format.name
                 context.time_base, context.sample_aspect_ratio = first.time_base, source.upright_aspect
                 for frame in fitted.frames():
+                    times.append(frame.pts * frame.time_base)
                     raw.mux(stream.encode(frame))
                     send(parts, pipe)
                     step(fitted.count)
@@ -113,14 +130,17 @@ def encode_outside(
                 process.wait(LOOK_SECONDS)
         if process.returncode:
             said.seek(0)
-            lines = said.read().decode(errors="replace").split("\n")
+            lines = said.read(MAX_WORDS).decode(errors="replace").splitlines()
             words = next((it.strip() for it in lines if it.strip()), f"exit code {process.returncode}")
             raise refused(format, first, source, f"{name}: {words}")
         try:
             made = FileSource(str(picture), 0, 0, progress.stop_if_interrupted)
-        except VideoUnreadable as error:
-            raise refused(format, first, source, f"{name}: {error.what}") from error
-        copied = copy(
+            same = as_asked(made, first, format, times)
+        except (VideoUnreadable, VideoEmpty) as error:
+            raise refused(format, first, source, f"{name} made no file that can be read") from error
+        if not same:
+            raise refused(format, first, source, f"{name} made other pictures than it was given")
+        copy(
             made,
             path,
             format.container,
@@ -129,9 +149,16 @@ def encode_outside(
             fitted.sound,
             lambda done: step(fitted.count),
         )
-    if copied.frames != fitted.count:
-        raise refused(format, first, source, f"{name} made {copied.frames} of {fitted.count} frames")
     return end(source, format, settings.encoder, made.codec, first, fitted)
+
+
+def as_asked(made: FileSource, first: av.VideoFrame, format: Format, times: list[Fraction]) -> bool:
+    """Whether a file holds pictures of this format's codec, of the first one's size, at these times (seconds)."""
+    with made.open() as container:
+        packets = made.packets(container, [container.streams.video[0]])
+        found = sorted(it.pts * it.time_base for it in packets if it.pts is not None)
+    codec = av.Codec(format.encoder, "w").canonical_name
+    return (made.codec, made.width, made.height, found) == (codec, first.width, first.height, times)
 
 
 def check(path: Path):
@@ -189,7 +216,7 @@ def encode_best(
             try:
                 return way(source, path, format, settings, tags, sound, step, play)
             except EncoderRefused as error:
-                path.unlink(missing_ok=True)
+                remove(path)
                 why = error.what
     written = encode(source, path, format, format.settings(given), tags, sound, step, play)
     if why:

@@ -1,6 +1,5 @@
 """What is in a saved video, and one picture of it."""
 
-from fractions import Fraction
 from pathlib import Path
 
 from PIL import Image
@@ -12,7 +11,6 @@ from .source import FileSource
 
 # Where in a video its poster is taken, as a share of its frames.
 POSTERS = {"none": None, "first": 0.0, "middle": 0.5, "last": 1.0}
-POSTER_QUALITY = 92
 # FFmpeg reads no animated WebP, and of a GIF nothing that Pillow does not.
 DRAWN = (".webp", ".gif")
 
@@ -48,9 +46,11 @@ def still(path: Path, place: float = 0.0, box: tuple[int, int] | None = None) ->
     VideoUnreadable and VideoEmpty.
     """
     if path.is_dir():
-        drawn = sorted(path.iterdir())
+        drawn = sorted(path.glob("*.png"))
+        if not drawn:
+            raise VideoEmpty(reason=f"there is no picture in {path}")
         image = opened(drawn[round(place * (len(drawn) - 1))])
-    elif path.suffix in DRAWN:
+    elif path.suffix.lower() in DRAWN:
         image = opened(path, place)
     else:
         image = decoded(path, place)
@@ -69,27 +69,16 @@ def opened(path: Path, place: float = 0.0) -> Image.Image:
 
 
 def decoded(path: Path, place: float) -> Image.Image:
-    whole = FileSource(str(path), 0, 0, progress.stop_if_interrupted)
-    # Half a frame later, for the clock of some containers is coarse.
-    wanted = (round(place * (whole.count - 1)) + Fraction(1, 2)) / whole.rate
-    # Its own count of frames is a guess where it does not say how many: the last before that moment will do.
-    start = max(float(wanted) - 1, 0)
-    source, found = FileSource(str(path), start, 0, progress.stop_if_interrupted), None
-    for frame in source.frames():
-        if found and frame.pts * frame.time_base + source.origin * source.time_base > wanted:
-            break
-        found = frame
-    if found is None:
-        raise VideoEmpty(reason="none can be decoded")
-    image = next(shaped(iter([found]), "rgb24")).to_image()
-    width = round(image.width * source.pixel_aspect)
-    return image if width == image.width else image.resize((width, image.height))
-
-
-def save_poster(path: Path, place: float) -> Path:
-    """A JPEG of one picture beside the file, under its name. Raises OSError, FileExistsError too, and as still()."""
-    poster = path.with_suffix(".jpg")
-    image = still(path, place)
-    with poster.open("xb") as file:
-        image.save(file, "JPEG", quality=POSTER_QUALITY)
-    return poster
+    wanted, found = place * FileSource(str(path), 0, 0, progress.stop_if_interrupted).seconds, None
+    # The last before that moment, which a video of few pictures may have shown for long.
+    for start in (max(wanted - 1, 0), 0):
+        source = FileSource(str(path), start, 0, progress.stop_if_interrupted)
+        for frame in source.frames():
+            if found and frame.pts * frame.time_base + source.origin * source.time_base > wanted:
+                break
+            found = frame
+        if found:
+            image = next(shaped(iter([found]), "rgb24")).to_image()
+            width = round(image.width * source.upright_aspect)
+            return image if width == image.width else image.resize((width, image.height))
+    raise VideoEmpty(reason="none can be decoded")

@@ -10,11 +10,11 @@ from ..checks import check_choice, check_numbers
 from ..errors import Failure, UnknownFormat
 from ..host import paths, progress
 from .formats import all_formats
-from .look import POSTERS, save_poster
+from .look import POSTERS
 from .play import CUT_SOUND, SOUNDS, Play
 from .show import shown
 from .source import open_source
-from .write import AUTO, format_of, size_of, tags_of, write
+from .write import AUTO, format_of, save_poster, size_of, tags_of, write
 
 log = logging.getLogger(__name__)
 

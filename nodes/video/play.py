@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 
 import av
 
-from .sound import Sound, repeated
+from .sound import SLACK_SECONDS, Sound, repeated
 
 # What is done when picture and sound are not of one length.
 SOUNDS = CUT_SOUND, REPEAT_SOUND, HOLD_PICTURE, CUT_PICTURE, NO_SOUND = (
@@ -19,8 +19,6 @@ SOUNDS = CUT_SOUND, REPEAT_SOUND, HOLD_PICTURE, CUT_PICTURE, NO_SOUND = (
     "cut picture",
     "no sound",
 )
-# Encoders pad their last packet; less than this nobody hears.
-SLACK_SECONDS = Fraction(1, 10)
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,19 @@ class Play:
         """How many frames become of so many."""
         return (frames + self.pingpong * max(frames - 2, 0)) * (self.loop_count + 1)
 
-    def heard(self, sound: Callable[[], Sound | None]) -> Sound | None:
-        """What of this sound goes into the file."""
+    def heard(self, sound: Callable[[], Sound | None], cycle: "Cycle") -> Sound | None:
+        """What of this sound goes into the file; None where it has not one sample."""
         if self.sound == NO_SOUND:
             return None
-        return repeated(sound) if self.sound == REPEAT_SOUND else sound()
+        found = repeated(sound, lambda: cycle.seconds) if self.sound == REPEAT_SOUND else sound()
+        return found if found and found.goes_beyond(Fraction(0)) else None
+
+
+@dataclass
+class Cycle:
+    """After how many seconds the pictures begin again: known when all have been seen once."""
+
+    seconds: Fraction | None = None
 
 
 class Spool:
@@ -81,8 +87,13 @@ class Spool:
         return frame
 
 
-def played(frames: Iterator[av.VideoFrame], play: Play, rate: Fraction, folder: Path) -> Iterator[av.VideoFrame]:
-    """The frames, and as often as `play` says again, each as long as it was the first time; spooled in `folder`."""
+def played(
+    frames: Iterator[av.VideoFrame], play: Play, rate: Fraction, folder: Path, cycle: Cycle
+) -> Iterator[av.VideoFrame]:
+    """The frames, and as often as `play` says again, each as long as it was the first time; spooled in `folder`.
+
+    Tells `cycle` before the first one comes again.
+    """
     if not play.again:
         yield from frames
         return
@@ -97,6 +108,7 @@ def played(frames: Iterator[av.VideoFrame], play: Play, rate: Fraction, folder: 
     at = begins[-1] + round(1 / (rate * spool.like.time_base))
     lasts = [end - begin for begin, end in pairwise([*begins, at])]
     there, back = range(len(begins)), range(len(begins) - 2, 0, -1) if play.pingpong else ()
+    cycle.seconds = sum(lasts[it] for it in (*there, *back)) * spool.like.time_base
     for index in chain(back, *repeat([*there, *back], play.loop_count)):
         frame = spool[index]
         frame.pts, frame.pict_type = at, 0

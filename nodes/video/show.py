@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 
 from ..host import paths, progress
 from .encode import Written, encode
-from .formats import PICTURES, Format, all_formats
+from .formats import Format, all_formats, pattern
 from .source import FileSource
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def preview(path: Path, written: Written) -> Path | None:
     made, h264 = paths.temp_file(".mp4"), all_formats()["mp4-h264"]
     frames = path.is_dir()
     try:
-        file = str(path / PICTURES if frames else path)
+        file = pattern(path) if frames else str(path)
         options = {"framerate": str(written.rate), "start_number": "1"} if frames else {}
         source = FileSource(file, 0, 0, progress.stop_if_interrupted, options=options)
         encode(source, made, h264, h264.settings(PREVIEW), {}, source.sound, progress.frame_steps(source.count))

@@ -14,6 +14,8 @@ from ..errors import AudioNotUsable
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 CHUNK_SECONDS = 1
 BITS_PER_CHANNEL = 96_000
+# Encoders pad their last packet; less than this nobody hears.
+SLACK_SECONDS = Fraction(1, 10)
 
 
 class Sound:
@@ -21,10 +23,11 @@ class Sound:
 
     rate: samples a second, the unit of the frames' pts. layout: FFmpeg's name of the channels. end: the second up to
     which it has been read. mended: how many samples were NaN or infinite, and are silent now. endless: it is repeated.
+    others: how many further tracks of its file are left out.
     """
 
-    def __init__(self, rate: int, layout: str, frames: Iterator[av.AudioFrame], endless: bool = False):
-        self.rate, self.layout, self.frames, self.endless = rate, layout, frames, endless
+    def __init__(self, rate: int, layout: str, frames: Iterator[av.AudioFrame], endless: bool = False, others: int = 0):
+        self.rate, self.layout, self.frames, self.endless, self.others = rate, layout, frames, endless, others
         self.end, self.mended = Fraction(0), 0
         self.waiting: deque[av.AudioFrame] = deque()
 
@@ -91,24 +94,52 @@ def tensor_sound(audio: Input.Audio) -> Sound | None:
     return Sound(rate, layout, frames()) if waveform.shape[2] else None
 
 
-def repeated(make: Callable[[], Sound | None]) -> Sound | None:
-    """The sound again and again, without an end; None where there is none."""
+def silence(start: int, end: int, rate: int, layout: str) -> Iterator[av.AudioFrame]:
+    """From one sample to another."""
+    for at in range(start, end, rate):
+        samples = np.zeros((min(rate, end - at), av.AudioLayout(layout).nb_channels))
+        yield sound_frame(samples, rate, layout, at)
+
+
+def repeated(make: Callable[[], Sound | None], cycle: Callable[[], Fraction | None]) -> Sound | None:
+    """The sound again and again, without an end; None where there is none.
+
+    cycle: after how many seconds the picture begins again, when that is known; the sound then does, too.
+    """
     first = make()
     if first is None:
         return None
+    rate, layout = first.rate, first.layout
 
     def frames():
-        sound, start = first, 0
+        sound, start, cycles = first, 0, 0
         while sound:
             end = start
             for frame in sound.frames:
-                frame.pts += start
-                end = frame.pts + frame.samples
+                begin, stop = start + frame.pts, math.inf
+                if length := cycle():
+                    stop = round((cycles + 1) * length * rate)
+                if begin + frame.samples > stop:
+                    samples = frame.to_ndarray().reshape(frame.samples, -1)[: max(stop - begin, 0)]
+                    if len(samples):
+                        yield sound_frame(samples, rate, layout, begin)
+                    end = stop
+                    break
+                frame.pts, end = begin, begin + frame.samples
                 yield frame
             # A track without a sample would be read for ever.
-            sound, start = make() if end > start else None, end
+            if end == start:
+                return
+            if length := cycle():
+                stop = round((cycles + 1) * length * rate)
+                # Too short to be heard again: an encoder's padding is missing.
+                if 0 < stop - end < SLACK_SECONDS * rate:
+                    yield from silence(end, stop, rate, layout)
+                    end = stop
+                cycles += end == stop
+            sound, start = make(), end
 
-    return Sound(first.rate, first.layout, frames(), endless=True)
+    return Sound(rate, layout, frames(), endless=True, others=first.others)
 
 
 class Soundtrack:

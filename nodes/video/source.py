@@ -16,7 +16,7 @@ from ..errors import VideoEmpty, VideoUnreadable
 from .lazy import LazyVideo
 from .planes import BITS, frame_of
 from .shape import PALETTE, shaped
-from .sound import LAYOUTS, Sound, sound_frame, tensor_sound
+from .sound import LAYOUTS, Sound, silence, sound_frame, tensor_sound
 
 __all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "open_source", "shaped"]
 
@@ -73,7 +73,7 @@ class TensorSource:
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """The frames; those of a GPU already in the encoder's pixel format, where that is one of BITS."""
-        channels = self.channels
+        channels, self.mended = self.channels, 0
         strip = np.empty((STRIP_ROWS, self.width, channels), np.float32)
         for index, image in enumerate(self.images()):
             image = image[..., :channels].float()
@@ -254,9 +254,7 @@ class FileSource:
         )
 
     def notes(self) -> list[str]:
-        """What is to be said of what is left out of it."""
-        more = len(self.audio_codecs) - 1
-        return [f"of its {more + 1} sound tracks only the first was taken"] if more > 0 else []
+        return []
 
     def sound(self) -> Sound | None:
         if not self.audio_codecs:
@@ -265,7 +263,7 @@ class FileSource:
             stream = next(it for it in container.streams.audio if it.codec_context)
             rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
         layout = LAYOUTS.get(channels, "stereo")
-        return Sound(rate, layout, self.sound_frames(rate, layout))
+        return Sound(rate, layout, self.sound_frames(rate, layout), others=len(self.audio_codecs) - 1)
 
     def sound_frames(self, rate: int, layout: str) -> Iterator[av.AudioFrame]:
         first = round(self.origin * self.time_base * rate)
@@ -280,9 +278,7 @@ class FileSource:
                     position = begins or 0
                 elif begins is not None and begins > position + GAP_SECONDS * rate:
                     # Some cameras and editors write no sound where there is none.
-                    for at in range(max(position, first), begins, rate):
-                        silence = np.zeros((min(rate, begins - at), av.AudioLayout(layout).nb_channels))
-                        yield sound_frame(silence, rate, layout, at - first)
+                    yield from silence(max(position, first) - first, begins - first, rate, layout)
                     position = begins
                 for frame in resampler.resample(decoded):
                     low = max(first - position, 0)

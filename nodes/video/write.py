@@ -16,15 +16,17 @@ from ..host import paths, progress
 from ..parts import part_in, remove
 from .copy import COPIED, copy, copyable
 from .encode import Written
-from .formats import PICTURES, SEQUENCE, Format, Settings, all_formats
+from .formats import SEQUENCE, Format, Settings, all_formats
 from .hardware import encode_best
-from .play import NO_SOUND, REPEAT_SOUND, Play
+from .look import still
+from .play import NO_SOUND, REPEAT_SOUND, Cycle, Play
 from .sound import tensor_sound
 from .source import Source
 from .tags import OWN_TAGS
 
 AUTO = "auto"
 MARGIN_BYTES = 16_000_000
+POSTER_QUALITY = 92
 # A low guess, so that nothing that fits is refused: x264 at crf 19 needs more than this for anything that moves.
 ENCODED_BYTES_PER_PIXEL = 0.005
 VERSION = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
@@ -63,17 +65,33 @@ def publish(part: Path, target: paths.Target, extension: str) -> Path:
     """Give a finished file or folder the first free name of the target, never another's, whoever else writes there."""
     ending = f".{extension}" if extension else ""
     for counter in itertools.count(target.counter):
-        final = target.folder / f"{target.stem}_{counter:05}_{ending}"
         try:
-            # Only this is atomic on every file system that people save to; a hard link is not to be had on some.
-            final.mkdir() if part.is_dir() else final.touch(exist_ok=False)
+            return name(part, target.folder / f"{target.stem}_{counter:05}_{ending}")
         except FileExistsError:
             continue
-        try:
-            return part.replace(final)
-        except BaseException:
-            remove(final)
-            raise
+
+
+def name(part: Path, final: Path) -> Path:
+    """Give a finished file or folder this name. Raises FileExistsError where something has it."""
+    # Only this is atomic on every file system that people save to; a hard link is not to be had on some.
+    final.mkdir() if part.is_dir() else final.touch(exist_ok=False)
+    try:
+        return part.replace(final)
+    except BaseException:
+        remove(final)
+        raise
+
+
+def save_poster(path: Path, place: float) -> Path:
+    """A JPEG of one picture beside a video, under its name. place: as with still().
+
+    Raises OSError, of which FileExistsError is one, and what still() raises; then nothing is left.
+    """
+    poster = path.with_name(f"{path.name if path.is_dir() else path.stem}.jpg")
+    image = still(path, place)
+    with part_in(path.parent, path.stem) as part:
+        image.save(part, "JPEG", quality=POSTER_QUALITY)
+        return name(part, poster)
 
 
 def size_of(path: Path) -> int:
@@ -108,14 +126,13 @@ def write(
         check_space(target.folder, source, bool(container), play, settings)
         with part_in(target.folder, target.stem) as part:
             if container:
-                other = play.heard(sound) if audio or play.sound == REPEAT_SOUND else None
+                other = play.heard(sound, Cycle()) if audio or play.sound == REPEAT_SOUND else None
                 keep = play.sound != NO_SOUND
                 written = copy(source, part, container, COPIED[container][2], tags, other, step, keep)
             else:
                 if format.container == SEQUENCE:
                     part.mkdir()
-                file = part / PICTURES if format.container == SEQUENCE else part
-                written = encode_best(source, file, format, given, tags, sound, step, play)
+                written = encode_best(source, part, format, given, tags, sound, step, play)
                 if format.container in OWN_TAGS:
                     OWN_TAGS[format.container](part, tags)
             return publish(part, target, container or format.extension), written

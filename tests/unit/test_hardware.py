@@ -59,6 +59,16 @@ if fault == "loses" and not trial:
     options["-frames:v"] = "7"
 if fault == "nothing" and not trial:
     sys.exit(0)
+if fault == "folder" and not trial:
+    os.mkdir(output)
+    sys.exit(0)
+if fault == "floods" and not trial:
+    sys.stderr.write("\\r" + "x" * 1_000_000)
+    sys.exit(1)
+if fault == "other size" and not trial:
+    options["-s"] = "64x64"
+if fault == "other codec" and not trial:
+    CODECS["h264_nvenc"] = "mpeg4"
 rest = [it for pair in options.items() for it in pair]
 command = ["{ffmpeg}", *given[:7], "-c:v", CODECS[codec], "-pix_fmt", pixels, *rest, "-y", output]
 os.execv(command[0], command)
@@ -144,8 +154,12 @@ def test_held_pictures_and_repeated_sound_go_the_same_way(tmp_path, ffmpeg):
     [
         ("no device", "OpenEncodeSessionEx failed: unsupported device"),
         ("dies", "device lost"),
-        ("loses", "made 7 of "),
-        ("nothing", "cannot be read"),
+        ("loses", "made other pictures"),
+        ("nothing", "no file that can be read"),
+        ("folder", "no file that can be read"),
+        ("floods", "xxx"),
+        ("other size", "made other pictures"),
+        ("other codec", "made other pictures"),
     ],
 )
 def test_whatever_fails_the_video_is_whole_and_one_line_says_why(tmp_path, ffmpeg, fault, words):
@@ -153,7 +167,9 @@ def test_whatever_fails_the_video_is_whole_and_one_line_says_why(tmp_path, ffmpe
     written = encoded(from_tensor(audio=sine(1)), tmp_path / "a")
     assert written.encoder == "libx264" and written.frames == len(pictures(tmp_path / "a")) == 30
     (note,) = written.notes
-    assert note.startswith("encoded in software: ") and words in note and "\n" not in note
+    assert (
+        note.startswith("encoded in software: ") and words in note and len(note.splitlines()) == 1 and len(note) < 1000
+    )
     assert list(tmp_path.glob("*")) == [ffmpeg, tmp_path / "a"] or set(tmp_path.glob("*")) == {ffmpeg, tmp_path / "a"}
 
 
@@ -174,6 +190,13 @@ def test_a_program_that_hangs_is_left_when_the_user_stops(tmp_path, ffmpeg, monk
         encoded(from_tensor(200, size=(256, 512)), tmp_path / "a")
     assert time.monotonic() - began < 4
     assert not subprocess.run(["pgrep", "-f", str(ffmpeg)], capture_output=True).stdout
+
+
+def test_a_program_that_is_gone_after_its_trial_is_done_without(tmp_path, ffmpeg):
+    encoded(from_tensor(2), tmp_path / "trial")
+    (ffmpeg / "ffmpeg").unlink()
+    written = encoded(from_tensor(5), tmp_path / "a")
+    assert written.encoder == "libx264" and "does not start: No such file" in written.notes[0]
 
 
 def test_without_any_gpu_encoder_one_line_says_what_was_tried(tmp_path, monkeypatch):

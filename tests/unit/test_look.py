@@ -1,6 +1,7 @@
 """What a saved video says of itself, and pictures of it."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from PIL import Image
 from xavi9videos.nodes import errors
 from xavi9videos.nodes.host.paths import Target
 from xavi9videos.nodes.video.formats import all_formats
-from xavi9videos.nodes.video.look import POSTERS, probe, save_poster, still
+from xavi9videos.nodes.video.look import POSTERS, probe, still
 from xavi9videos.nodes.video.source import open_source
-from xavi9videos.nodes.video.write import write
+from xavi9videos.nodes.video.write import save_poster, write
 
 COLOURS = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
 
@@ -77,3 +78,42 @@ def test_a_broken_file_is_said_to_be_broken(tmp_path):
         still(whole)
     with pytest.raises(errors.Failure):
         probe(whole)
+
+
+def test_a_poster_of_a_folder_stands_beside_it_under_its_whole_name(tmp_path):
+    for index in (1, 2):
+        images = torch.zeros(2, 64, 64, 3)
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(24)))
+        target = Target(tmp_path, "shot_v1.2 100%d", 1, "")
+        path, _ = write(open_source(video), target, {"format": "png"}, None, {})
+        assert path.is_dir() and len(list(path.iterdir())) == 2
+        assert save_poster(path, 0).name == f"shot_v1.2 100%d_{index:05}_.jpg"
+
+
+def test_a_poster_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    path = saved(tmp_path, "mp4-h264")
+
+    def full(self, file, *rest, **more):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError):
+        save_poster(path, 0)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pictures_that_stay_for_long_are_found_too(tmp_path):
+    images = torch.linspace(0, 1, 6)[:, None, None, None].expand(6, 64, 64, 3)
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(1, 3)))
+    path, _ = write(open_source(video), Target(tmp_path, "v", 1, ""), {"format": "mp4-h264"}, None, {})
+    assert [round(np.asarray(still(path, it)).mean() / 51) for it in (0, 0.5, 1)] == [0, 3, 5]
+
+
+def test_foreign_files_in_a_folder_of_pictures_are_passed_over(tmp_path):
+    path = saved(tmp_path, "png")
+    (path / ".DS_Store").write_bytes(b"theirs")
+    assert still(path, 0).size == still(path, 1).size == (128, 96)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(errors.VideoEmpty):
+        still(tmp_path / "empty")

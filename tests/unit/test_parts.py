@@ -1,5 +1,6 @@
 """What a killed server leaves on the way is removed at the next start; what is being written, and all else, stays."""
 
+import os
 import subprocess
 import sys
 
@@ -30,15 +31,13 @@ def made(folder):
 
 
 def left(folder, stem="video"):
-    """A part, and the line about it, of a server that was killed."""
-
-    class Killed(BaseException):
-        pass
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(parts, "remove", lambda path: (_ for _ in ()).throw(Killed))
-        with parts.part_in(folder, stem) as part:
-            part.write_text("half")
+    """A part, and the line about it, as a server that was killed leaves them: no longer locked."""
+    before = set(lines())
+    with parts.part_in(folder, stem) as part:
+        (line,) = [it for it in set(lines()) - before if not it.suffix]
+        content = line.read_bytes()
+    line.write_bytes(content)
+    part.write_text("half")
     return part
 
 
@@ -94,3 +93,35 @@ def test_nothing_is_noted_when_all_went_well(output):
             pass
         part.rename(output / "whole.mp4")
     assert not lines() and [it.name for it in output.iterdir()] == ["whole.mp4"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a\0b", b"", b"x" * 5000, b"loop/.v-" + b"0" * 32 + b".part"])
+def test_a_line_that_holds_no_path_keeps_nothing_from_starting(output, content):
+    (output / "loop").symlink_to(output / "loop")
+    (paths.own_folder("parts") / "line").write_bytes(content.replace(b"loop/", bytes(output / "loop") + b"/"))
+    part = left(output)
+    parts.sweep()
+    assert not part.exists()
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(output):
+    os.mkfifo(paths.own_folder("parts") / "pipe")
+    parts.sweep()
+
+
+def test_without_a_user_folder_videos_are_saved_and_nothing_is_swept(output, monkeypatch, caplog):
+    def refuse(*names):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(paths, "own_folder", refuse)
+    parts.sweep()
+    with parts.part_in(output, "v") as part:
+        part.write_text("whole")
+        part.rename(output / "whole.mp4")
+    assert (output / "whole.mp4").exists() and len(caplog.records) == 2
+
+
+def test_a_name_in_any_alphabet_is_swept(output, monkeypatch):
+    part = left(output, "\u0432\u0438\u0434\u0435\u043e")
+    parts.sweep()
+    assert not part.exists()

@@ -189,3 +189,38 @@ def test_the_tag_that_apples_players_want_stays_with_a_copy(saved):
     path, _ = saved(tensor(4), "mp4-h265")
     again, written = saved(InputImpl.VideoFromFile(str(path)), "auto")
     assert written.encoder == "copy" and probe(again)["video"]["codec_tag_string"] == "hvc1"
+
+
+def clicks(path) -> list[float]:
+    """Seconds at which it is loud, each once."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        samples = np.concatenate([it.to_ndarray() for it in container.decode(stream)], -1)
+    at = np.flatnonzero(np.abs(samples).max(0) > 0.4) / stream.rate
+    return [float(it) for index, it in enumerate(at) if index == 0 or it - at[index - 1] > 0.1]
+
+
+@pytest.mark.parametrize("pingpong", [False, True])
+def test_a_repeated_sound_begins_with_each_pass_of_the_pictures(saved, tmp_path, pingpong):
+    """An AAC track is longer than its picture by what pads its last packet."""
+    click = "aevalsrc='if(between(t,0.5,0.51),0.9,0)':s=48000:d=1"
+    file = tmp_path / "click.mp4"
+    picture = ["-f", "lavfi", "-i", "testsrc2=s=64x64:r=24:d=1"]
+    subprocess.run(["ffmpeg", "-v", "error", *picture, "-f", "lavfi", "-i", click, "-c:a", "aac", file], check=True)
+    play = Play(pingpong, 20, "repeat sound")
+    path, written = saved(InputImpl.VideoFromFile(str(file)), "mp4-h264", play=play)
+    first, found = clicks(file)[0], clicks(path)
+    length = (24 + 22 * pingpong) / 24
+    assert written.seconds == pytest.approx(21 * length)
+    # There and back lasts longer than the sound, which is then heard a second time, for as long as that lasts.
+    assert [it for it in found if (it % length) < 0.8] == pytest.approx(
+        [it * length + first for it in range(21)], abs=0.005
+    )
+
+
+def test_a_sound_without_a_sample_is_none(saved, tmp_path):
+    """A trim behind the end of a short sound."""
+    file = file_with(saved, sine(0.3))
+    cut = InputImpl.VideoFromFile(str(file), start_time=0.6)
+    path, written = saved(cut, "mp4-h264", play=Play(sound="cut picture"))
+    assert written.frames == 24 - 15 and probe(path)["audio"] is None

@@ -22,7 +22,8 @@ from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes import errors, parts
 from xavi9videos.nodes.host.paths import Target, save_target
 from xavi9videos.nodes.video import write as nodes
-from xavi9videos.nodes.video.source import LazyVideo, open_source
+from xavi9videos.nodes.video.play import Play
+from xavi9videos.nodes.video.source import LazyVideo, TensorSource, open_source
 
 NOBODY = 65534
 Usage = namedtuple("Usage", "total used free")
@@ -103,6 +104,15 @@ def test_a_copy_that_cannot_fit_is_refused_before_it_starts(write, target, monke
         write()
     assert str(target.folder) in str(caught.value) and " 9 MB " in str(caught.value)
     assert list(target.folder.iterdir()) == []
+
+
+def test_repeated_pictures_that_cannot_wait_on_the_disk_are_refused_before_they_start(target, monkeypatch):
+    monkeypatch.setattr(nodes.shutil, "disk_usage", lambda folder: Usage(0, 0, 25_000_000))
+    source = TensorSource(lambda: torch.zeros(10, 720, 1280, 3), (10, 720, 1280), Fraction(24), lambda: None)
+    with pytest.raises(errors.DiskFull):
+        nodes.write(source, target, {"format": "mp4-h264"}, None, {}, Play(pingpong=True))
+    nodes.write(source, target, {"format": "mp4-h264", "preset": "ultrafast"}, None, {})
+    assert [it.name for it in target.folder.iterdir()] == ["v_00001_.mp4"]
 
 
 def test_a_disk_that_fills_up_is_said_and_leaves_nothing(write, target, monkeypatch):
