@@ -17,8 +17,8 @@ from av.codec.codec import UnknownCodecError
 
 from ..errors import EncoderRefused, RateTooHigh, VideoEmpty
 from .formats import SEQUENCE, Format, Settings, pattern
-from .play import Cycle, Fitted, Play, played
-from .sound import Sound, Soundtrack
+from .play import Fitted, Play, played
+from .sound import Cycle, Sound, Soundtrack
 from .source import Source, shaped
 
 T = TypeVar("T")
@@ -149,7 +149,7 @@ def begin(
     Raises RateTooHigh, VideoUnreadable, VideoEmpty.
     """
     pictures = told_apart(shaped(source.frames(), settings.pixel_format), format)
-    cycle = Cycle()
+    cycle = Cycle(1 / source.rate)
     pictures = ahead(played(pictures, play, source.rate, folder, cycle))
     first = next(pictures, None)
     if first is None:

@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 
 import av
 
-from .sound import SLACK_SECONDS, Sound, repeated
+from .sound import SLACK_SECONDS, Cycle, Sound, repeated
 
 # What is done when picture and sound are not of one length.
 SOUNDS = CUT_SOUND, REPEAT_SOUND, HOLD_PICTURE, CUT_PICTURE, NO_SOUND = (
@@ -46,19 +46,12 @@ class Play:
         """How many frames become of so many."""
         return (frames + self.pingpong * max(frames - 2, 0)) * (self.loop_count + 1)
 
-    def heard(self, sound: Callable[[], Sound | None], cycle: "Cycle") -> Sound | None:
+    def heard(self, sound: Callable[[], Sound | None], cycle: Cycle) -> Sound | None:
         """What of this sound goes into the file; None where it has not one sample."""
         if self.sound == NO_SOUND:
             return None
-        found = repeated(sound, lambda: cycle.seconds) if self.sound == REPEAT_SOUND else sound()
+        found = repeated(sound, cycle) if self.sound == REPEAT_SOUND else sound()
         return found if found and found.goes_beyond(Fraction(0)) else None
-
-
-@dataclass
-class Cycle:
-    """After how many seconds the pictures begin again: known when all have been seen once."""
-
-    seconds: Fraction | None = None
 
 
 class Spool:

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -101,42 +102,56 @@ def silence(start: int, end: int, rate: int, layout: str) -> Iterator[av.AudioFr
         yield sound_frame(samples, rate, layout, at)
 
 
-def repeated(make: Callable[[], Sound | None], cycle: Callable[[], Fraction | None]) -> Sound | None:
-    """The sound again and again, without an end; None where there is none.
+@dataclass
+class Cycle:
+    """After how many seconds the pictures begin again, known when all have been seen once; and how long one lasts."""
 
-    cycle: after how many seconds the picture begins again, when that is known; the sound then does, too.
-    """
+    picture: Fraction
+    seconds: Fraction | None = None
+
+
+def pieces(frame: av.AudioFrame, most: int, rate: int, layout: str) -> Iterator[av.AudioFrame]:
+    """A frame in parts of at most so many samples."""
+    samples = frame.to_ndarray().reshape(frame.samples, -1)
+    for at in range(0, frame.samples, most):
+        yield sound_frame(samples[at : at + most], rate, layout, frame.pts + at)
+
+
+def repeated(make: Callable[[], Sound | None], cycle: Cycle) -> Sound | None:
+    """The sound again and again, without an end, and with each cycle from its beginning; None where there is none."""
     first = make()
     if first is None:
         return None
     rate, layout = first.rate, first.layout
+    # No more at a time than one picture lasts: with it the cycle may end, which is known with the next.
+    most = max(int(cycle.picture * rate), 1)
+
+    def stop_of(cycles: int) -> float:
+        return round((cycles + 1) * cycle.seconds * rate) if cycle.seconds else math.inf
 
     def frames():
         sound, start, cycles = first, 0, 0
         while sound:
             end = start
-            for frame in sound.frames:
-                begin, stop = start + frame.pts, math.inf
-                if length := cycle():
-                    stop = round((cycles + 1) * length * rate)
-                if begin + frame.samples > stop:
-                    samples = frame.to_ndarray().reshape(frame.samples, -1)[: max(stop - begin, 0)]
-                    if len(samples):
-                        yield sound_frame(samples, rate, layout, begin)
+            for piece in (piece for frame in sound.frames for piece in pieces(frame, most, rate, layout)):
+                begin, stop = start + piece.pts, stop_of(cycles)
+                if begin + piece.samples > stop:
+                    if begin < stop:
+                        piece.pts = begin
+                        yield next(pieces(piece, stop - begin, rate, layout))
                     end = stop
                     break
-                frame.pts, end = begin, begin + frame.samples
-                yield frame
+                piece.pts, end = begin, begin + piece.samples
+                yield piece
             # A track without a sample would be read for ever.
             if end == start:
                 return
-            if length := cycle():
-                stop = round((cycles + 1) * length * rate)
-                # Too short to be heard again: an encoder's padding is missing.
-                if 0 < stop - end < SLACK_SECONDS * rate:
-                    yield from silence(end, stop, rate, layout)
-                    end = stop
-                cycles += end == stop
+            stop = stop_of(cycles)
+            # Too short to be heard again: an encoder's padding is missing.
+            if 0 < stop - end < SLACK_SECONDS * rate:
+                yield from silence(end, stop, rate, layout)
+                end = stop
+            cycles += end == stop
             sound, start = make(), end
 
     return Sound(rate, layout, frames(), endless=True, others=first.others)

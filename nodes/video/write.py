@@ -19,8 +19,8 @@ from .encode import Written
 from .formats import SEQUENCE, Format, Settings, all_formats
 from .hardware import encode_best
 from .look import still
-from .play import NO_SOUND, REPEAT_SOUND, Cycle, Play
-from .sound import tensor_sound
+from .play import NO_SOUND, REPEAT_SOUND, Play
+from .sound import Cycle, tensor_sound
 from .source import Source
 from .tags import OWN_TAGS
 
@@ -126,7 +126,7 @@ def write(
         check_space(target.folder, source, bool(container), play, settings)
         with part_in(target.folder, target.stem) as part:
             if container:
-                other = play.heard(sound, Cycle()) if audio or play.sound == REPEAT_SOUND else None
+                other = play.heard(sound, Cycle(1 / source.rate)) if audio or play.sound == REPEAT_SOUND else None
                 keep = play.sound != NO_SOUND
                 written = copy(source, part, container, COPIED[container][2], tags, other, step, keep)
             else:

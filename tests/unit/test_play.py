@@ -224,3 +224,24 @@ def test_a_sound_without_a_sample_is_none(saved, tmp_path):
     cut = InputImpl.VideoFromFile(str(file), start_time=0.6)
     path, written = saved(cut, "mp4-h264", play=Play(sound="cut picture"))
     assert written.frames == 24 - 15 and probe(path)["audio"] is None
+
+
+@pytest.mark.parametrize("key", ["mov-prores", "mkv-ffv1", "mp4-h264"])
+@pytest.mark.parametrize("frames", [1, 5, 12])
+def test_a_sound_longer_than_a_pass_begins_with_each(saved, key, frames):
+    """Its first second is read at once, while the pictures of a pass are still being counted."""
+    wave = torch.zeros(1, 1, 96_000)
+    wave[..., :240] = 0.9
+    audio = {"waveform": wave, "sample_rate": 48_000}
+    path, written = saved(tensor(frames), key, audio, Play(False, 9, "repeat sound"))
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        parts = [it.to_ndarray().reshape(1, -1)[0].astype(float) for it in container.decode(stream)]
+    samples = np.concatenate(parts)
+    loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max() / 2)
+    begins = [int(it) for index, it in enumerate(loud) if index == 0 or it - loud[index - 1] > 400]
+    assert written.frames == 10 * frames
+    expected = [it * frames * 2000 for it in range(10)]
+    assert len(begins) == 10 and np.abs(np.array(begins) - begins[0] - expected).max() <= (
+        64 if key == "mp4-h264" else 0
+    )
