@@ -53,7 +53,11 @@ def open_rooms() -> tuple[list[type[io.ComfyNode]], dict[str, RoomFailed]]:
 class Xavi9Videos(ComfyExtension):
     async def on_load(self):
         sweep()
-        import_module(".studio.routes", __package__).register()
+        try:
+            import_module(".studio.routes", __package__).register()
+        except Exception as error:
+            # The rooms that make videos do without it.
+            log.error("%s", room_failed("studio", error))
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         nodes, failed = open_rooms()

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import select
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import av
 import torch
 
-from ..errors import EncoderRefused, VideoEmpty, VideoUnreadable
+from ..errors import EncoderRefused, Failure, VideoEmpty, VideoUnreadable
 from ..host import paths, progress
 from ..parts import remove
 from .copy import COPIED, copy
@@ -60,6 +61,11 @@ def kill(process: subprocess.Popen):
     """End it where it still runs, with whatever it has started."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def said_by(line: str) -> str:
+    """A line of FFmpeg's log without the part and the address that it begins with."""
+    return re.sub(r"^\[[^\]]*\] *", "", line.strip())
 
 
 def arguments(program: str, first: av.VideoFrame, source: Source, format: Format, settings: Settings) -> list[str]:
@@ -131,7 +137,7 @@ def encode_outside(
         if process.returncode:
             said.seek(0)
             lines = said.read(MAX_WORDS).decode(errors="replace").splitlines()
-            words = next((it.strip() for it in lines if it.strip()), f"exit code {process.returncode}")
+            words = next((it for it in map(said_by, lines) if it), f"exit code {process.returncode}")
             raise refused(format, first, source, f"{name}: {words}")
         try:
             made = FileSource(str(picture), 0, 0, progress.stop_if_interrupted)
@@ -161,6 +167,11 @@ def as_asked(made: FileSource, first: av.VideoFrame, format: Format, times: list
     return (made.codec, made.width, made.height, found) == (codec, first.width, first.height, times)
 
 
+def reason_of(error: Exception) -> str:
+    """Why it failed, in as few words as there are."""
+    return str(error.values["reason"]) if isinstance(error, Failure) else str(error)
+
+
 def check(path: Path):
     """Raise VideoUnreadable unless a trial's frames are all there."""
     found = sum(1 for _ in FileSource(str(path), 0, 0, progress.stop_if_interrupted).frames())
@@ -177,7 +188,7 @@ def working(key: str, pixel_format: str) -> Callable[..., Written] | str:
     program = shutil.which("ffmpeg") if os.name == "posix" else None
     ways = {"PyAV": encode}
     if program:
-        ways[program] = lambda *given: encode_outside(program, *given)
+        ways[Path(program).name] = lambda *given: encode_outside(program, *given)
     for name, way in ways.items():
         shape = (TRIAL_FRAMES, TRIAL_SIZE, TRIAL_SIZE)
         noise = torch.rand(*shape, 3, generator=torch.Generator().manual_seed(0))
@@ -187,7 +198,7 @@ def working(key: str, pixel_format: str) -> Callable[..., Written] | str:
             way(source, trial, format, settings, {}, source.sound, lambda done: progress.stop_if_interrupted())
             check(trial)
         except (EncoderRefused, VideoUnreadable, OSError) as error:
-            reasons.append(f"{name}: {getattr(error, 'what', error)}")
+            reasons.append(f"{name}: {reason_of(error).removeprefix(f'{name}: ')}")
         else:
             log.info("%s encodes by %s of %s", key, settings.encoder, name)
             return way
@@ -217,7 +228,7 @@ def encode_best(
                 return way(source, path, format, settings, tags, sound, step, play)
             except EncoderRefused as error:
                 remove(path)
-                why = error.what
+                why = reason_of(error)
     written = encode(source, path, format, format.settings(given), tags, sound, step, play)
     if why:
         written.notes.insert(0, f"encoded in software: {why}")
