@@ -32,8 +32,8 @@ def bearer_key(value: SecretStr) -> SecretStr:
 
 def without_secrets(value: str) -> str:
     """A wrong value as it may be shown: no user and password, no query, no key of NVIDIA's in the wrong place."""
-    value = re.sub(r"^(.*//)?.*@", r"\1***@", value)
-    return re.sub(r"[?#].*|nvapi-\S*", "***", value)
+    value = re.sub(r"^(.*//)?.*@", r"\1***@", value, flags=re.DOTALL)
+    return re.sub(r"[?#].*|nvapi-\S*", "***", value, flags=re.DOTALL)
 
 
 Address = Annotated[str, AfterValidator(base_address)]

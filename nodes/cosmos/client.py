@@ -35,6 +35,7 @@ TICK_SECONDS = 0.2
 CONNECT_SECONDS = 10
 MAX_WORDS = 2000
 MAX_ERROR_BYTES = 1 << 16
+MAX_ANSWER_BYTES = 1 << 22
 # A multiple of three, so that the pieces' base64 joins without padding.
 PIECE_BYTES = 3 << 16
 
@@ -147,13 +148,15 @@ def body_of(request: dict, media: Media | None) -> tuple[int, Callable[[], Async
 class Client:
     """One conversation with the NIM at `address`.
 
-    `doing` says in a few words what is going on; whoever ticks may show it.
+    `doing` says in a few words what is going on; whoever ticks may show it. `starting`: whether what state() has seen
+    is a NIM that is not ready yet, and no other server, or none.
     """
 
     def __init__(self, address: Address, settings: CosmosSettings):
         self.address = address
         self.settings = settings
         self.doing = "Waiting for an earlier job"
+        self.starting = False
 
     async def generate(self, job: Job, path: Path) -> Result:
         """Have the video of `job` made and written to `path`.
@@ -214,11 +217,17 @@ class Client:
         return kind(**vars(self.address), **values)
 
     async def get(self, http, path: str) -> tuple[int, dict]:
-        """Status and JSON object of a GET; {} when the body is none. Raises httpx.HTTPError."""
-        response = await http.get(self.address.url + path)
+        """Status and JSON object of a GET; {} when the body is none, or too large. Raises httpx.HTTPError."""
+        raw = b""
+        # What is compressed could be any size; and not everything that listens on a port is a NIM.
+        async with http.stream("GET", self.address.url + path, headers={"Accept-Encoding": "identity"}) as response:
+            async for chunk in response.aiter_raw():
+                raw += chunk
+                if len(raw) > MAX_ANSWER_BYTES:
+                    return response.status_code, {}
         try:
-            body = response.json()
-        except ValueError:
+            body = json.loads(raw)
+        except (ValueError, RecursionError):
             body = None
         return response.status_code, body if isinstance(body, dict) else {}
 
@@ -226,14 +235,16 @@ class Client:
         """None when the NIM is ready, otherwise what is the matter in words."""
         import httpx
 
+        self.starting = False
         try:
             status, body = await self.get(http, "/v1/health/ready")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"it cannot be reached ({error or type(error).__name__})"
         if 300 <= status < 400:
             raise self.failure(errors.CosmosRedirected, status=status)
         if status == 200 and body.get("status") == "ready":
             return None
+        self.starting = status >= 500 or "status" in body
         return f"it answers HTTP {status}, {words_of(body) or body.get('status') or 'without a reason'}"
 
     async def wait_ready(self, http):

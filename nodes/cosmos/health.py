@@ -21,6 +21,7 @@ async def state(mode: str) -> State:
     import httpx
 
     chosen, name = settings.cosmos(), f"cosmos_{mode}"
+    given = family_set(chosen.cosmos_family)
     address = address_of(mode, chosen)
     client = Client(address, chosen)
     secure = address.url.startswith("https://")
@@ -30,9 +31,9 @@ async def state(mode: str) -> State:
             httpx.AsyncClient(headers=client.headers(), trust_env=False, verify=secure, timeout=SECONDS) as http,
         ):
             if words := await client.state(http):
-                kind = UNREACHABLE if "cannot be reached" in words else STARTING
+                kind = STARTING if client.starting else UNREACHABLE
                 return of_failure(name, kind, client.failure(CosmosNotReady, state=words), address.url)
-            family = family_set(chosen.cosmos_family) or await client.ask_family(http, mode)
+            family = given or await client.ask_family(http, mode)
             return State(name, READY, address.url, what=f"{family.label} at {address.url} is ready")
     except TimeoutError:
         failure = client.failure(CosmosNotReady, state=f"it has not answered within {SECONDS} seconds")

@@ -172,8 +172,9 @@ def free(identity: tuple):
 
 def loaded() -> dict[str, int]:
     """The models that are open, by the path of their checkpoint: bytes of them that are on the device now."""
-    with _lock:
-        return {it.parts[0].path: sum(part.patcher.loaded_size() for part in it.parts) for it in _models.values()}
+    # Without the lock, which is held for as long as a model is being opened.
+    models = list(_models.values())
+    return {it.parts[0].path: sum(part.patcher.loaded_size() for part in it.parts) for it in models}
 
 
 def drop_unused():

@@ -1,5 +1,9 @@
 """Health: what each mode says of itself as files, a NIM and a room come and go; asked at once, and soon answered."""
 
+import asyncio
+import contextlib
+import http.server
+import os
 import socket
 import threading
 import time
@@ -138,3 +142,90 @@ def test_the_node_says_it_anew_each_time(server, nim):
 def test_other_methods_are_refused(server):
     assert server.http.post("/xavi9/health").status_code == 405
     assert "aiohttp" not in (REPO / "requirements.txt").read_text(), "the host has it"
+
+
+def test_one_bad_file_hides_no_good_one_and_a_broken_download_is_said(bare, server):
+    folder = bare.base / "models" / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    good = server.base / "models/checkpoints/svd_xt.safetensors"
+    (folder / "aaa.safetensors").symlink_to(folder / "nowhere")
+    (folder / "aab.safetensors").symlink_to(folder / "aab.safetensors")
+    os.mkfifo(folder / "aac.safetensors")
+    (folder / "aad.safetensors").mkdir()
+    (folder / "aae.safetensors").write_bytes((10**6).to_bytes(8, "little") + b"[" * 10**6)
+    broken = folder / "svd_xt.safetensors"
+    broken.write_bytes(good.read_bytes()[:-100])
+    state = asked(bare)["svd"]
+    assert state["state"] == "files missing" and state["code"] == "wrong_model_file" and "breaks off" in state["what"]
+    (folder / "svd.safetensors").write_bytes(good.read_bytes())
+    assert asked(bare)["svd"]["place"] == str(folder / "svd.safetensors")
+    for path in folder.iterdir():
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_diffusers_folder_is_known_too(bare, server):
+    pipeline = server.base / "models/diffusers/stable-video-diffusion-img2vid-xt"
+    assert (pipeline / "model_index.json").is_file()
+    place = bare.base / "models" / "diffusers"
+    place.mkdir(exist_ok=True)
+    (place / "my-svd").symlink_to(pipeline)
+    state = asked(bare)["svd"]
+    assert state["state"] == "available" and Path(state["place"]) == place / "my-svd" and state["bytes"] > 1000
+    (place / "my-svd").unlink()
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"), [(b"[" * 100_000, "unreachable"), (b"x" * 50_000_000, "unreachable"),
+                          (b'{"status": "loading"}', "starting")])  # fmt: skip
+def test_what_else_may_listen_on_the_port(tmp_path, answer, state):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(answer)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with ComfyHost(tmp_path, env={"COSMOS_NIM_URL": f"http://127.0.0.1:{other.server_port}"}) as host:
+            began = time.monotonic()
+            assert {it["state"] for it in host.http.get("/xavi9/health").json()["modes"][:2]} == {state}
+            assert time.monotonic() - began < 3.5
+        other.shutdown()
+
+
+def test_a_page_that_is_no_nim_is_not_waited_for(bare, nim):
+    nim.fault = "html_502"
+    time.sleep(2.1)
+    assert bare.http.get("/xavi9/health").status_code == 200
+
+
+def test_a_room_at_a_loss_hides_nothing(monkeypatch):
+    from xavi9videos.nodes.cosmos import health as cosmos
+    from xavi9videos.nodes.studio import health as studio
+
+    async def lost():
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(cosmos, "states", lost)
+    monkeypatch.setattr(studio, "_kept", None)
+    found = {it["mode"]: it for it in asyncio.run(studio.health())["modes"]}
+    assert found["cosmos_text2world"]["state"] == "room failed" and "too deep" in found["cosmos_text2world"]["what"]
+    assert found["svd"]["state"] in ("available", "files missing")
+
+
+def test_a_file_system_that_does_not_answer_costs_three_seconds(monkeypatch):
+    from xavi9videos.nodes import states
+    from xavi9videos.nodes.studio import health as studio
+
+    monkeypatch.setattr(states, "kind_of", lambda path: time.sleep(8) or "x")
+    monkeypatch.setattr(states.paths, "checkpoint_names", lambda: ["x"])
+    monkeypatch.setattr(states.paths, "checkpoint_path", lambda name, model: "/x")
+    monkeypatch.setattr(studio, "_kept", None)
+    began = time.monotonic()
+    found = {it["mode"]: it for it in asyncio.run(studio.health())["modes"]}
+    assert time.monotonic() - began < 3.3 and "has not answered" in found["svd"]["what"]
