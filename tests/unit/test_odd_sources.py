@@ -3,6 +3,7 @@
 import math
 import struct
 import subprocess
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -219,3 +220,11 @@ def test_ten_thousand_small_pictures_are_all_there(saved, tmp_path):
     given = {"format": "mp4-h264", "preset": "ultrafast"}
     path, written = write(source, Target(tmp_path, "v", 1, ""), given, None, {})
     assert written.frames == int(probe(path)["video"]["nb_read_frames"]) == 10_000
+
+
+def test_an_encoder_that_this_pyav_has_not_is_named(saved, tmp_path, monkeypatch):
+    lost = replace(all_formats()["mp4-h264"], encoder="libnothing")
+    monkeypatch.setitem(all_formats(), "mp4-h264", lost)
+    with pytest.raises(errors.EncoderRefused, match="this PyAV has no libnothing"):
+        saved(tensor(torch.zeros(2, 64, 64, 3)))
+    assert list(tmp_path.iterdir()) == []
