@@ -228,3 +228,17 @@ def test_an_encoder_that_this_pyav_has_not_is_named(saved, tmp_path, monkeypatch
     with pytest.raises(errors.EncoderRefused, match="this PyAV has no libnothing"):
         saved(tensor(torch.zeros(2, 64, 64, 3)))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", sorted(all_formats()))
+def test_a_hundred_thousand_pictures_a_second_are_exact_or_refused(saved, key):
+    video = tensor(moving(5, 64, 64), Fraction(100_000))
+    try:
+        path, written = saved(video, key)
+    except errors.RateTooHigh:
+        assert key in ("gif", "webp", "webm-vp9", "webm-av1", "mkv-ffv1")
+    except errors.EncoderRefused:
+        assert key in ("mp4-av1", "webm-av1")
+    else:
+        assert key in ("mp4-h264", "mp4-h265", "mov-prores", "png") and written.frames == 5
+        assert path.is_dir() or Fraction(probe(path)["video"]["avg_frame_rate"]) == 100_000
