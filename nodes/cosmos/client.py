@@ -164,22 +164,12 @@ class Client:
         What it starts from is fitted and waits beside `path` until it is sent. Raises the failures of errors.py; then
         nothing is left at `path`, and what the family cannot make has not been sent.
         """
-        # Costs a tenth of a second, which would otherwise be paid at ComfyUI's start.
-        import httpx
-
         sent = path.with_name(f"{path.stem}-sent")
         lock = LOCKS.setdefault(self.address.url, threading.Lock())
         while not lock.acquire(blocking=False):
             await asyncio.sleep(TICK_SECONDS)
         try:
-            # trust_env is off: a proxy or .netrc of the environment has no business between us and a NIM of our own.
-            # verify costs 40 ms of reading certificates, so only where there are any.
-            async with httpx.AsyncClient(
-                headers=self.headers(),
-                timeout=httpx.Timeout(CONNECT_SECONDS),
-                trust_env=False,
-                verify=self.address.url.startswith("https://"),
-            ) as http:
+            async with self.connect(CONNECT_SECONDS) as http:
                 await self.wait_ready(http)
                 family = family_set(self.settings.cosmos_family) or await self.ask_family(http, job.mode)
                 family.check(job)
@@ -204,6 +194,16 @@ class Client:
         finally:
             sent.unlink(missing_ok=True)
             lock.release()
+
+    def connect(self, seconds: float):
+        """An httpx.AsyncClient for the NIM, which waits so long for each piece of an answer."""
+        # Costs a tenth of a second, which would otherwise be paid at ComfyUI's start.
+        import httpx
+
+        # trust_env is off: a proxy or .netrc of the environment has no business between us and a NIM of our own.
+        # verify costs 40 ms of reading certificates, so only where there are any.
+        secure = self.address.url.startswith("https://")
+        return httpx.AsyncClient(headers=self.headers(), timeout=seconds, trust_env=False, verify=secure)
 
     def headers(self) -> dict[str, str]:
         key = self.settings.ngc_api_key

@@ -17,19 +17,12 @@ async def states() -> list[State]:
 
 
 async def state(mode: str) -> State:
-    # Costs a tenth of a second, which would otherwise be paid at ComfyUI's start.
-    import httpx
-
     chosen, name = settings.cosmos(), f"cosmos_{mode}"
     given = family_set(chosen.cosmos_family)
     address = address_of(mode, chosen)
     client = Client(address, chosen)
-    secure = address.url.startswith("https://")
     try:
-        async with (
-            asyncio.timeout(SECONDS),
-            httpx.AsyncClient(headers=client.headers(), trust_env=False, verify=secure, timeout=SECONDS) as http,
-        ):
+        async with asyncio.timeout(SECONDS), client.connect(SECONDS) as http:
             if words := await client.state(http):
                 kind = STARTING if client.starting else UNREACHABLE
                 return of_failure(name, kind, client.failure(CosmosNotReady, state=words), address.url)

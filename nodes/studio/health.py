@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import asdict
 from importlib import import_module
 
@@ -21,12 +22,11 @@ NAMES = {
     "ltx2": "LTX-2",
     "svd": "SVD-XT",
 }
-SECONDS, ROOM_SECONDS, KEPT_SECONDS, LOOK_SECONDS = 3, 2.5, 2, 0.02
+SECONDS, ROOM_SECONDS, KEPT_SECONDS = 3, 2.5, 2
 GB = 1e9
 
-_kept: tuple[float, dict] | None = None
-_thread: threading.Thread | None = None
-_asked = 0.0
+# The last asking: when it ended, and what it found, once it has.
+_asking: Future[tuple[float, dict]] | None = None
 
 
 async def states_of(room: str) -> list[State]:
@@ -50,31 +50,50 @@ def unknown(mode: str) -> State:
     return State(mode, STARTING, what=f"it has not answered within {SECONDS} seconds", cure="Ask again in a moment.")
 
 
-async def ask():
-    global _kept
+async def ask() -> dict:
     found = await asyncio.gather(*map(states_of, MODES))
-    modes = [asdict(state) for states in found for state in states]
-    _kept = time.monotonic(), {"modes": modes, "machine": machine.facts(), "versions": machine.versions()}
+    return answer([state for states in found for state in states])
+
+
+def answer(states: list[State]) -> dict:
+    modes = [asdict(state) for state in states]
+    return {"modes": modes, "machine": machine.facts(), "versions": machine.versions()}
+
+
+def begin_asking() -> Future:
+    """Ask in a thread and a loop of its own: what does not answer must hold up neither the server's nor the queue."""
+    asking = Future()
+    # Who stops waiting must not stop it for the others.
+    asking.set_running_or_notify_cancel()
+
+    async def work():
+        try:
+            found = await ask()
+            asking.set_result((time.monotonic(), found))
+        except Exception as error:
+            asking.set_exception(error)
+
+    threading.Thread(target=lambda: asyncio.run(work()), name="health", daemon=True).start()
+    return asking
+
+
+def fresh(asking: Future | None) -> bool:
+    """Whether it is under way, or has ended well not long ago."""
+    if asking is None or (asking.done() and asking.exception()):
+        return False
+    return not asking.done() or time.monotonic() < asking.result()[0] + KEPT_SECONDS
 
 
 async def health() -> dict:
-    """JSON: modes (a list of State), machine and versions; asked at once of all, within 3 s, and kept for 2.
-
-    In a thread and a loop of its own: a name server or a file system that does not answer would hold up the server's.
-    """
-    global _thread, _asked
-    began = time.monotonic()
-    if _kept is None or began > _kept[0] + KEPT_SECONDS:
-        if _thread is None or not _thread.is_alive() or (_kept and _kept[0] > _asked):
-            _asked = began
-            _thread = threading.Thread(target=lambda: asyncio.run(ask()), name="health", daemon=True)
-            _thread.start()
-        while (_kept is None or _kept[0] < _asked) and time.monotonic() < began + SECONDS:
-            await asyncio.sleep(LOOK_SECONDS)
-        if _kept is None or _kept[0] < _asked:
-            modes = [asdict(unknown(mode)) for room in MODES for mode in MODES[room]]
-            return {"modes": modes, "machine": machine.facts(), "versions": machine.versions()}
-    return _kept[1]
+    """JSON: modes (a list of State), machine and versions; asked at once of all, within 3 s, and kept for 2."""
+    global _asking
+    if not fresh(_asking):
+        _asking = begin_asking()
+    try:
+        async with asyncio.timeout(SECONDS):
+            return (await asyncio.wrap_future(_asking))[1]
+    except TimeoutError:
+        return answer([unknown(mode) for room in MODES for mode in MODES[room]])
 
 
 def report(found: dict) -> str:

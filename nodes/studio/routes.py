@@ -1,4 +1,4 @@
-"""What the pack answers over HTTP, under /xavi9; documented in README."""
+"""What the pack answers over HTTP, under /xavi9; README names it, a help page describes it."""
 
 from ..host import server
 from .health import health

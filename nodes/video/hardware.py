@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import av
@@ -99,7 +99,6 @@ def encode_outside(
 ) -> Written:
     """As encode(), by another program's encoder: it makes the picture, which is then copied beside the sound."""
     first, fitted = begin(source, path.parent, format, settings, sound, play)
-
     name = Path(program).name
     picture, times = paths.temp_file(".mp4"), []
     command = [*arguments(program, first, source, format, settings), str(picture)]
@@ -188,7 +187,7 @@ def working(key: str, pixel_format: str) -> Callable[..., Written] | str:
     program = shutil.which("ffmpeg") if os.name == "posix" else None
     ways = {"PyAV": encode}
     if program:
-        ways[Path(program).name] = lambda *given: encode_outside(program, *given)
+        ways[Path(program).name] = partial(encode_outside, program)
     for name, way in ways.items():
         shape = (TRIAL_FRAMES, TRIAL_SIZE, TRIAL_SIZE)
         noise = torch.rand(*shape, 3, generator=torch.Generator().manual_seed(0))

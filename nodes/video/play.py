@@ -131,7 +131,7 @@ class Fitted:
         """The pictures; count and end (seconds) follow them."""
         for frame in self.source:
             at = frame.pts * frame.time_base
-            if self.play.sound == CUT_PICTURE and self.sound and self.count and not self.sound.goes_beyond(at):
+            if self.play.sound == CUT_PICTURE and self.sound and not self.sound.goes_beyond(at):
                 self.notes.append(f"the picture was cut at {float(self.end):.2f} s, where the sound ends")
                 return
             self.count, self.end = self.count + 1, at + 1 / self.rate

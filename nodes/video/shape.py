@@ -83,15 +83,14 @@ def shaped(
     graph = size = None
     to_rgb = av.VideoFormat(pixel_format).is_rgb or pixel_format == PALETTE
     for index, frame in enumerate(frames):
-        if index == 0:
-            graph = shaping(frame, pixel_format, box, pixel_aspect)
         pts, time_base, rgb = frame.pts, frame.time_base, frame.format.is_rgb
+        kind = (frame.width, frame.height, frame.format.name)
         if index == 0:
-            coming = (frame.width, frame.height, frame.format.name)
-        elif (frame.width, frame.height, frame.format.name) != coming:
-            # A stream may change its size on the way; a file has one.
-            frame = frame.reformat(coming[0], coming[1], coming[2])
+            graph, coming = shaping(frame, pixel_format, box, pixel_aspect), kind
         if graph:
+            # A stream may change its size on the way; a graph has one.
+            if kind != coming:
+                frame = frame.reformat(*coming)
             graph.push(frame)
             frame = graph.pull()
         size = size or (frame.width, frame.height)

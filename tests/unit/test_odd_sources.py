@@ -19,8 +19,6 @@ from xavi9videos.nodes.video.formats import all_formats
 from xavi9videos.nodes.video.source import TensorSource, open_source
 from xavi9videos.nodes.video.write import write
 
-LOUD = "between(t,1,1.02)"
-
 
 @pytest.fixture
 def saved(tmp_path):
