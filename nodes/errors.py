@@ -73,7 +73,7 @@ class ImageMissing(Failure):
 
 class OutOfRange(Failure):
     code = "out_of_range"
-    text = "{name} is {given}; {lowest:g} to {highest:g} are allowed."
+    text = "{name} is {given}; {lowest:.15g} to {highest:.15g} are allowed."
     remedy = "Set {name} to a value in between, or look at what is connected to it."
 
 
@@ -204,6 +204,18 @@ class UnknownFormat(Failure):
     code = "unknown_format"
     text = "The format is missing or not known; known are {allowed}."
     remedy = "Set format to one of them."
+
+
+class UnknownMode(Failure):
+    code = "unknown_mode"
+    text = "The model is missing or not known; known are {allowed}."
+    remedy = "Set model to one of them."
+
+
+class WrongLink(Failure):
+    code = "wrong_link"
+    text = "{name} takes {wanted}, and what is connected to it gives {given}."
+    remedy = "Connect a node that gives {wanted}, or take the link away."
 
 
 class EncoderRefused(Failure):

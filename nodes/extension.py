@@ -32,9 +32,10 @@ def room_failed(room: str, error: Exception) -> RoomFailed:
 def open_rooms() -> tuple[list[type[io.ComfyNode]], dict[str, RoomFailed]]:
     """Import every room and build its schemas.
 
-    Returns the nodes of the rooms that work, and by name the failures of those that do not.
+    Returns the nodes of the rooms that work, and by name the failures of those that do not: what states.failed holds,
+    since a later room may ask.
     """
-    nodes, failed = [], {}
+    nodes, failed = [], states.failed
     for room in ROOMS:
         try:
             found = import_module(f".{room}.nodes", __package__).NODES
@@ -60,6 +61,4 @@ class Xavi9Videos(ComfyExtension):
             log.error("%s", room_failed("studio", error))
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        nodes, failed = open_rooms()
-        states.failed |= failed
-        return nodes
+        return open_rooms()[0]

@@ -8,8 +8,8 @@ from pathlib import Path
 def origin(prompt: dict, node_id: str) -> dict:
     """Mode, seed and prompt of the video that arrives at a node, read from the prompt that is being executed.
 
-    mode is the class of the nearest of our nodes upstream that has a seed. A value is None when no node has it, or when
-    it comes from a link.
+    mode is the class of the nearest of our nodes upstream that has a seed, or what Generate Video was set to. A value
+    is None when no node has it, or when it comes from a link.
     """
     found = {}
     seen, waiting = set(), [node_id]
@@ -20,7 +20,9 @@ def origin(prompt: dict, node_id: str) -> dict:
         inputs = node["inputs"]
         if node["class_type"].startswith("Xavi9"):
             if "seed" in inputs and "mode" not in found:
-                found |= {"mode": node["class_type"], "seed": inputs["seed"]}
+                # Other nodes have a link there.
+                choice = inputs.get("model")
+                found |= {"mode": choice if isinstance(choice, str) else node["class_type"], "seed": inputs["seed"]}
             if "prompt" in inputs:
                 found.setdefault("prompt", inputs["prompt"])
         # The host keeps inputs that no node knows, whatever is in them.

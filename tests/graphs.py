@@ -111,6 +111,17 @@ def opened(host: ComfyHost) -> int:
     return host.log().count("Opening ")
 
 
+def index(host: ComfyHost) -> list[dict]:
+    """The lines of our index of saved videos."""
+    file = host.base / "user" / "__xavi9videos" / "videos.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def encoders(host: ComfyHost) -> int:
+    """How often a text encoder has been loaded, by the log."""
+    return host.log().count("Requested to load Gemma3TextModel")
+
+
 def memory_of(host: ComfyHost) -> tuple[int, int]:
     """RssAnon and RssFile of the server, in bytes."""
     status = Path(f"/proc/{host.process.pid}/status").read_text()

@@ -8,7 +8,7 @@ from ..checks import check_numbers, check_prompt, said
 from ..errors import BadSteps
 from ..host import latents as layout
 from ..host import memory, paths, progress
-from ..inputs import seed_input
+from ..inputs import likely, seed_input
 from ..pictures import check_image
 from ..settings import local
 
@@ -72,13 +72,15 @@ class LTX2Loader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=paths.checkpoint_names(),
+                    options=(checkpoints := paths.checkpoint_names()),
+                    default=likely(checkpoints, "ltx-2-19b-distilled", "ltx-2"),
                     tooltip="ltx-2-19b-distilled-fp8.safetensors (fast) or ltx-2-19b-dev-fp8.safetensors, from "
                     "ComfyUI's checkpoints folder; or a folder in diffusers.",
                 ),
                 io.Combo.Input(
                     "text_encoder",
-                    options=text_encoders(),
+                    options=(encoders := text_encoders()),
+                    default=likely(encoders, "gemma"),
                     tooltip="Gemma 3 12B, from the text_encoders folder: one .safetensors for ComfyUI, or a Hugging "
                     "Face folder.",
                 ),

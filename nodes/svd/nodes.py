@@ -8,7 +8,7 @@ from ..checks import check_numbers, said
 from ..errors import ImageMissing
 from ..host import latents as layout
 from ..host import memory, paths
-from ..inputs import ABSENT, seed_input
+from ..inputs import ABSENT, likely, seed_input
 from ..pictures import check_image
 from ..settings import local
 
@@ -50,7 +50,8 @@ class SVDLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=paths.checkpoint_names(),
+                    options=(checkpoints := paths.checkpoint_names()),
+                    default=likely(checkpoints, "svd_xt", "img2vid-xt", "svd"),
                     tooltip="svd_xt.safetensors from ComfyUI's checkpoints folder, or "
                     "stable-video-diffusion-img2vid-xt in the diffusers folder, of which the fp16 files are taken.",
                 ),

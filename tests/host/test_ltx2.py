@@ -14,6 +14,7 @@ from graphs import (
     LTX2_FILE,
     changed,
     check_unloading,
+    encoders,
     fails,
     opened,
     picture,
@@ -30,10 +31,6 @@ from tiny.models import put_models
 def graph(*more: dict, **inputs) -> dict:
     """LTX2 with these inputs, as node_input=value, and with more nodes."""
     return changed(LTX2, *more, **inputs)
-
-
-def encoders(host: ComfyHost) -> int:
-    return host.log().count("Requested to load Gemma3TextModel")
 
 
 @pytest.mark.parametrize("width, height, frames, fps", [(250, 150, 20, 24), (96, 64, 1, 50), (32, 100, 17, 25)])

@@ -12,7 +12,7 @@ import av
 import pytest
 from clips import packets, pictures, probe, write_file
 from comfy_host import ComfyHost, PromptRejected
-from graphs import until
+from graphs import index, until
 
 CUT = {"class_type": "Video Slice",
        "inputs": {"video": ["source", 0], "start_time": 0.5, "duration": 0.75, "strict_duration": False}}
@@ -73,11 +73,6 @@ def saved(host: ComfyHost, graph: dict, workflow: dict | None = None) -> Path:
 def failed(host: ComfyHost, graph: dict) -> tuple[str, str]:
     error = host.error(host.run(graph))
     return error["exception_type"].rsplit(".", 1)[-1], error["exception_message"]
-
-
-def index(host: ComfyHost) -> list[dict]:
-    file = host.base / "user" / "__xavi9videos" / "videos.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def strings_of(path: Path) -> dict[str, str]:
