@@ -20,6 +20,11 @@ EXPORT = """async () => {
     const {output, workflow} = await app.graphToPrompt()
     return JSON.stringify({output, workflow})
 }"""
+# An opened tab keeps what it was set to.
+AS_FORM = """() => {
+    const {activeMode, initialMode} = app.extensionManager.workflow.activeWorkflow
+    return (activeMode ?? initialMode) === "app"
+}"""
 SAVED = "[...document.querySelectorAll('video')].find(it => it.outerHTML.includes('type=output'))"
 BOXES = """vue => Object.fromEntries(app.graph.nodes.map(node => {
     if (!vue) return [node.id, [...node.getBounding()]]
@@ -76,10 +81,12 @@ class Editor:
         if message.type == "error" and not NOISE.search(place) and not NOISE.search(message.text):
             self.errors.append(f"{message.text} ({place})")
 
-    def load(self, workflow: Path) -> None:
-        """Opens a workflow file of the editor's own format."""
-        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)",
-                           [json.loads(workflow.read_text("utf-8")), workflow.stem])
+    def load(self, workflow: Path, form: bool = False) -> None:
+        """Opens a workflow file of the editor's own format. form: in app mode."""
+        graph = json.loads(workflow.read_text("utf-8"))
+        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, workflow.stem])
+        if self.page.evaluate(AS_FORM) != form:
+            self.page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
         self.settle()
 
     def settle(self) -> None:

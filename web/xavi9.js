@@ -1,11 +1,23 @@
 import { app } from "../../scripts/app.js"
 
-const VIDEO_HEIGHT = 350
+// What a node needs above the least height of its widgets: for its video, and for long prompts.
+const ROOM = { Xavi9VideoSave: 350, Xavi9GenerateVideo: 220 }
 
 // Nodes 2.0 takes whatever a node with a VIDEO output shows for a video.
 function tellKind(node, output) {
     if (node?.comfyClass !== "Xavi9VideoSave" || !output.images?.length) return
     node.previewMediaType = /\.(webp|gif)$/.test(output.images[0].filename) ? "image" : "video"
+}
+
+// The classic canvas lays a video below a node's widgets and does not grow the node for it, and the editor's
+// DynamicCombo shrinks its node to the least height each time that its value is set, on loading too.
+function makeRoom(node) {
+    const { computeSize } = node
+    node.computeSize = function () {
+        const [width, height] = computeSize.apply(this, arguments)
+        return [Math.max(width, 400), height + ROOM[node.comfyClass]]
+    }
+    node.setSize(node.computeSize())
 }
 
 // The editor shows the text of no custom node by itself.
@@ -26,17 +38,10 @@ function addReport(node) {
 
 app.registerExtension({
     name: "xavi9.videos",
-    // The classic canvas lays a video below a node's widgets and does not grow the node for it, and the editor's
-    // DynamicCombo shrinks its node to the least height each time that its value is set, on loading too.
     nodeCreated(node) {
         if (node.comfyClass === "Xavi9ModelHealth") addReport(node)
+        if (node.comfyClass in ROOM) makeRoom(node)
         if (node.comfyClass !== "Xavi9VideoSave") return
-        const { computeSize } = node
-        node.computeSize = function () {
-            const [width, height] = computeSize.apply(this, arguments)
-            return [Math.max(width, 400), height + VIDEO_HEIGHT]
-        }
-        node.setSize(node.computeSize())
         const { onExecuted } = node
         node.onExecuted = function (output) {
             tellKind(this, output)

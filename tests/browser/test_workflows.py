@@ -15,7 +15,7 @@ WORKFLOWS = sorted((REPO / "workflows").glob("*.json"))
 NODES = sorted(path.stem for path in (REPO / "web" / "docs").glob("*.md"))
 SIZES = dict.fromkeys(("cosmos_text2world", "cosmos_image2world", "cosmos_video2world"), (1280, 720))
 SIZES |= {"ltx2_text_to_video": (256, 160), "ltx2_image_to_video": (256, 160), "ltx2_two_stage_1080p": (512, 270)}
-SIZES |= {"svd_xt_image_to_video": (256, 144)}
+SIZES |= {"svd_xt_image_to_video": (256, 144), "generate_video": (256, 160)}
 UNKNOWN = "app.graph.nodes.map(it => it.type).filter(it => !(it in LiteGraph.registered_node_types))"
 SET = """changes => {
     for (const [id, values] of Object.entries(changes))

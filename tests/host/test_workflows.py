@@ -17,17 +17,23 @@ SIZES = {"cosmos3": (1280, 720), "predict1": (1280, 704)}
 ASKED = {(name, family): (*size, 121, 24) for name in COSMOS for family, size in SIZES.items()}
 LTX2 = {"ltx2_text_to_video": (256, 160), "ltx2_image_to_video": (256, 160), "ltx2_two_stage_1080p": (512, 270)}
 ASKED |= {(name, None): (*size, 17, 25) for name, size in LTX2.items()}
-ASKED |= {("svd_xt_image_to_video", None): (256, 144, 25, 7)}
+ASKED |= {("svd_xt_image_to_video", None): (256, 144, 25, 7), ("generate_video", None): (256, 160, 17, 25)}
 # What is shipped: these inputs of the node that samples.
 SAMPLERS = {"Xavi9LTX2Sampler": ("width", "height", "frames", "fps", "schedule"),
-            "Xavi9SVDImageToVideo": ("width", "height", "frames", "fps", "steps")}
+            "Xavi9SVDImageToVideo": ("width", "height", "frames", "fps", "steps"),
+            "Xavi9GenerateVideo": ("model.width", "model.height", "model.frames", "model.fps", "model")}
 SHIPPED = {"ltx2_text_to_video": (768, 512, 121, 25, "distilled"),
            "ltx2_image_to_video": (768, 512, 121, 25, "distilled"),
            "ltx2_two_stage_1080p": (960, 540, 121, 25, "distilled"),
+           "generate_video": (768, 512, 121, 25, "LTX-2 (FP8)"),
            "svd_xt_image_to_video": (1024, 576, 25, 7, 25)}
 # Which widgets name a model file, with the folder that it lies in.
 FILES = {"checkpoint": "checkpoints", "model": "checkpoints", "text_encoder": "text_encoders",
          "upscaler": "latent_upscale_models"}
+# Those that open as a form.
+FORMS = ("generate_video",)
+# What Generate Video's `model` is instead.
+CHOICES = ("LTX-2 (FP8)",)
 # What each hands to the NIM, besides words.
 MEDIA = dict(zip(COSMOS, (None, "image", "video"), strict=True))
 
@@ -44,7 +50,7 @@ def test_each_is_complete():
 @pytest.mark.parametrize("name", NAMES)
 def test_metadata(name):
     graph = read(FOLDER / f"{name}.json")
-    assert (graph["version"], graph["extra"]) == (0.4, {})
+    assert (graph["version"], bool(graph["extra"])) == (0.4, name in FORMS)
     ours = [node for node in graph["nodes"] if node["type"].startswith("Xavi9")]
     assert {node["properties"]["cnr_id"] for node in ours} == {"xavi9videos"}
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", node["properties"]["ver"]) for node in ours)
@@ -58,7 +64,8 @@ def test_the_editor_can_offer_every_model_file(name):
     for node in graph["nodes"]:
         inputs = prompt.get(str(node["id"]), {"inputs": {}})["inputs"]
         # An input that is linked has a list of node and output for its value.
-        wanted = [(value, FILES[key]) for key, value in inputs.items() if key in FILES and isinstance(value, str)]
+        named = {key.removeprefix("model."): value for key, value in inputs.items() if value not in CHOICES}
+        wanted = [(value, FILES[key]) for key, value in named.items() if key in FILES and isinstance(value, str)]
         models = node["properties"].get("models", [])
         assert [(it["name"], it["directory"]) for it in models] == wanted
         for it in models:
@@ -89,7 +96,7 @@ def test_runs(server, nim, uncached, name, family):
         frames = sum(1 for _ in container.decode(stream))
         assert (stream.width, stream.height, frames, stream.average_rate) == ASKED[name, family]
         # Only LTX-2 makes sound, as long as the picture.
-        assert [it.codec_context.name for it in container.streams.audio] == ["aac"] * (name in LTX2)
+        assert [it.codec_context.name for it in container.streams.audio] == ["aac"] * (name in (*LTX2, *FORMS))
         kept = json.loads(container.metadata["prompt"])
     for node in kept.values():
         node.pop("is_changed", None)  # which the host itself adds

@@ -14,6 +14,7 @@ from pathlib import Path
 SIZES = {
     "Xavi9LTX2Sampler": {"width": 256, "height": 160, "frames": 17},
     "Xavi9LTX2Upscale": {"width": 256, "height": 135, "frames": 17},  # the sampler's, in a graph that has this node
+    "Xavi9GenerateVideo": {"model.width": 256, "model.height": 160, "model.frames": 17},  # it is shipped with LTX-2
     "Xavi9SVDImageToVideo": {"width": 256, "height": 144, "frames": 25, "steps": 2},
 }
 
