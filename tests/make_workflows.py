@@ -1,7 +1,8 @@
 """Makes the shipped workflows in the real editor: `.venv/bin/python tests/make_workflows.py [NAME ...]`.
 
 Each description in workflow_files.py becomes workflows/NAME.json (the editor's format), workflows/api/NAME.json (what
-POST /prompt takes) and workflows/NAME.jpg (the thumbnail, from a run against the loopback NIM, or of the graph).
+POST /prompt takes) and workflows/NAME.jpg (the thumbnail, from a run against the loopback NIM, or of the graph), or
+subgraphs/NAME.json.
 """
 
 import io
@@ -20,9 +21,9 @@ from PIL import Image
 from samples import put_samples
 from setup_host import REPO
 from tiny.models import put_models
-from workflow_files import WORKFLOWS
+from workflow_files import BLUEPRINTS, WORKFLOWS
 
-FOLDER = REPO / "workflows"
+FOLDER, SUBGRAPHS = REPO / "workflows", REPO / "subgraphs"
 PICTURE = REPO / "assets" / "editor.jpg"
 PICTURED = "cosmos_text2world"
 log = logging.getLogger(__name__)
@@ -48,6 +49,22 @@ BUILD = """async ({id, nodes, links, version}) => {
         if (!made[from[0]].connect(from[1], made[to[0]], to[1])) throw Error(`no link ${from} ${to}`)
 }"""
 
+FOLD = """([asked, given, name]) => {
+    const {subgraph, node} = app.graph.convertToSubgraph(new Set(app.graph.nodes))
+    const part = type => subgraph.nodes.find(it => it.type === type)
+    for (const [type, key] of asked) {
+        // The editor brings a seed out by itself.
+        if (subgraph.inputs.some(it => it.name === key)) continue
+        const inner = part(type), slot = inner.inputs.find(it => it.name === key)
+        subgraph.addInput(key, slot.type).connect(slot, inner)
+    }
+    for (const [type, key] of given) {
+        const inner = part(type), slot = inner.outputs.find(it => it.name === key)
+        subgraph.addOutput(key, slot.type).connect(slot, inner)
+    }
+    subgraph.name = node.title = name
+    Object.assign(node, {pos: [0, 0], size: [440, 480]})
+}"""
 
 # Where the nodes are on the screen, in Nodes 2.0, with a margin.
 AREA = """() => {
@@ -74,6 +91,21 @@ def make(name: str, editor: Editor, version: str) -> None:
                {key: {part: value for part, value in node.items() if part != "_meta"} for key, node in prompt.items()})
 
 
+def fold(name: str, editor: Editor, version: str) -> None:
+    """Writes the file of a blueprint."""
+    blueprint = BLUEPRINTS[name]
+    nodes = {key: vars(node) for key, node in blueprint.nodes.items()}
+    editor.page.evaluate(BUILD, {"id": blueprint.id, "nodes": nodes, "links": blueprint.links, "version": version})
+    asked, given = ([(blueprint.nodes[part].type, key) for part, _, key in (it.partition(".") for it in names)]
+                    for names in (blueprint.asked, blueprint.given))
+    editor.page.evaluate(FOLD, [asked, given, name])
+    editor.settle()
+    _, graph = editor.export()
+    graph["definitions"]["subgraphs"][0] |= {"category": "Xavi9Videos", "description": blueprint.description}
+    SUBGRAPHS.mkdir(exist_ok=True)
+    write_json(SUBGRAPHS / f"{name}.json", {**graph, "extra": {}})
+
+
 def picture(name: str, editor: Editor) -> None:
     """Writes a workflow's thumbnail; of one workflow also the picture in the README.
 
@@ -98,7 +130,7 @@ def picture(name: str, editor: Editor) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    names = sys.argv[1:] or WORKFLOWS
+    names = sys.argv[1:] or [*WORKFLOWS, *BLUEPRINTS]
     with (tempfile.TemporaryDirectory() as base, LoopbackNIM() as nim,
           ComfyHost(Path(base), env={"COSMOS_NIM_URL": nim.url}) as host):
         put_samples(host.base)
@@ -107,9 +139,9 @@ def main() -> None:
         # The classic canvas writes the sizes as described, and Nodes 2.0 is what new installations show.
         with Editor(host, vue=False) as editor:
             for name in names:
-                make(name, editor, version)
+                (make if name in WORKFLOWS else fold)(name, editor, version)
         with Editor(host, vue=True, height=720) as editor:
-            for name in names:
+            for name in WORKFLOWS.keys() & names:
                 picture(name, editor)
                 log.info("%s", name)
 

@@ -42,6 +42,18 @@ class Workflow:
         return {"ds": view, "linearMode": True, "linearData": {"inputs": inputs, "outputs": [len(numbers)]}}
 
 
+@dataclass(frozen=True)
+class Blueprint:
+    """A node made of others: subgraphs/NAME.json. asked and given: its inputs and outputs, as "node.input" and such."""
+
+    id: str
+    description: str
+    nodes: dict[str, Node]
+    links: list[tuple[str, str]]
+    asked: list[str]
+    given: list[str]
+
+
 def model(directory: str, repository: str, path: str) -> dict:
     """A published model file as the editor wants it described; directory is ComfyUI's, below models."""
     url = f"https://huggingface.co/{repository}/resolve/main/{path}"
@@ -322,3 +334,25 @@ WORKFLOWS["generate_video"] = Workflow(
     links=[("video.video", "save.video")],
     form=[("video", name) for name in ("prompt", "model", "model.width", "model.height", "model.frames", "model.fps",
                                        "seed")])
+
+LTX2_PARTS = {
+    "loader": ltx2_loader((0, 0)),
+    "text": Node("Xavi9LTX2TextEncode", (0, 240), (440, 380)),
+    "sampler": Node("Xavi9LTX2Sampler", (500, 0), (400, 430)),
+    "decode": Node("Xavi9LTX2Decode", (500, 560), (400, 100)),
+}
+LTX2_ASKED = ["text.prompt", *(f"sampler.{name}" for name in ("width", "height", "frames", "fps", "seed")),
+              "loader.checkpoint", "loader.text_encoder"]
+LTX2_INSIDE = [*LTX2_LINKS[:-1], ("sampler.latents", "decode.latents")]
+
+BLUEPRINTS = {
+    "LTX-2 Text to Video": Blueprint(
+        id="2217a1fc-d5de-41f1-b8ce-372a61989d7d",
+        description="A text to a video with sound: LTX-2 in FP8, of four nodes that you can open and change.",
+        nodes=LTX2_PARTS, links=LTX2_INSIDE, asked=LTX2_ASKED, given=["decode.video"]),
+    "LTX-2 Image to Video": Blueprint(
+        id="a4039d2c-53a2-4fa7-9cd9-69aaae7f3b37",
+        description="A picture set in motion, with sound: LTX-2 in FP8, of four nodes that you can open and change.",
+        nodes=LTX2_PARTS, links=LTX2_INSIDE,
+        asked=["sampler.first_image", *LTX2_ASKED, "sampler.image_strength"], given=["decode.video"]),
+}
