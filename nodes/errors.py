@@ -10,8 +10,12 @@ from torch import OutOfMemoryError
 
 
 class Failure(Exception):
-    """Base of all. `values` fill the braces of `text` and `remedy`; str() is both, in English, as `what` and `cure`."""
+    """Base of all. `values` fill the braces of `text` and `remedy`; str() is both, in English, as `what` and `cure`.
 
+    status: the HTTP status of an answer that fails so.
+    """
+
+    status: ClassVar[int] = 500
     code: ClassVar[str]
     text: ClassVar[str]
     remedy: ClassVar[str]
@@ -72,6 +76,7 @@ class ImageMissing(Failure):
 
 
 class OutOfRange(Failure):
+    status = 400
     code = "out_of_range"
     text = "{name} is {given}; {lowest:.15g} to {highest:.15g} are allowed."
     remedy = "Set {name} to a value in between, or look at what is connected to it."
@@ -298,3 +303,37 @@ class LoRANotUsable(Failure):
     code = "lora_not_usable"
     text = "The LoRA {file} does not fit LTX-2: {reason}."
     remedy = "Choose a LoRA that was trained for this model."
+
+
+class UserUnknown(Failure):
+    status = 401
+    code = "user_unknown"
+    text = "ComfyUI runs with --multi-user, and the request names no user that it knows."
+    remedy = "Choose a user in the editor; in a script, send the header comfy-user with one of the ids at /users."
+
+
+class VideoUnknown(Failure):
+    status = 404
+    code = "video_unknown"
+    text = "No saved video has this id here: it was deleted, moved or changed, or lies outside ComfyUI's folders."
+    remedy = "Load the list of videos again."
+
+
+class VideoNotDeleted(Failure):
+    code = "video_not_deleted"
+    text = "The video could not be deleted: {reason}."
+    remedy = "Check that ComfyUI may write to its output and user folders, then try again."
+
+
+class PosterMissing(Failure):
+    status = 404
+    code = "poster_missing"
+    text = "No picture can be taken from {name}."
+    remedy = "Check that the file is whole and plays elsewhere."
+
+
+class WorkflowMissing(Failure):
+    status = 404
+    code = "workflow_missing"
+    text = "{name} holds no workflow."
+    remedy = "GIFs cannot hold one, and none is written when ComfyUI runs with --disable-metadata."

@@ -65,6 +65,13 @@ class LocalSettings(Settings):
     xavi9_memory_reserve_gb: Annotated[FiniteFloat, Field(ge=0)] = 8
 
 
+class StorageSettings(Settings):
+    """How many of our saved videos stay, and how many GB (10^9 bytes) of them; None: all."""
+
+    xavi9_keep_files: Annotated[int, Field(ge=1)] | None = None
+    xavi9_keep_gb: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+
 @cache
 def cosmos() -> CosmosSettings:
     """The Cosmos settings, read once. Raises BadSetting, which names the variable and its rule and never a secret."""
@@ -75,6 +82,12 @@ def cosmos() -> CosmosSettings:
 def local() -> LocalSettings:
     """The settings of the local models, read once. Raises BadSetting."""
     return checked(LocalSettings)
+
+
+@cache
+def storage() -> StorageSettings:
+    """The limits of what was saved, read once. Raises BadSetting."""
+    return checked(StorageSettings)
 
 
 def checked(settings: type[Settings]) -> Settings:

@@ -114,6 +114,15 @@ def inside(path: Path) -> bool:
     return any(path.resolve().is_relative_to(Path(of()).resolve()) for of in FOLDERS.values())
 
 
+def place(path: str) -> tuple[str, str, str] | None:
+    """Type, subfolder and filename, by which the host's /view finds a file; None for one that it does not serve."""
+    for kind, of in FOLDERS.items():
+        folder = os.path.join(of(), "")
+        if path.startswith(folder) and ".." not in path.split(os.sep):
+            return kind, *os.path.split(path.removeprefix(folder))
+    return None
+
+
 def metadata_wanted() -> bool:
     """False when the server was started with --disable-metadata."""
     return not args.disable_metadata

@@ -5,13 +5,39 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from server import PromptServer
 
+from ..errors import Failure, UserUnknown
+
 PREFIX = "/xavi9"
 
 
-def get(path: str, answer: Callable[[web.Request], Awaitable[dict]]):
-    """Have GET /xavi9/`path` answered with JSON; also under /api, as the editor asks."""
+def check_user(request: web.Request):
+    """Raise UserUnknown where the server has several users and the request names none of them."""
+    try:
+        PromptServer.instance.user_manager.get_request_user_id(request)
+    except KeyError:
+        raise UserUnknown() from None
+
+
+def answer(
+    method: str,
+    path: str,
+    handler: Callable[[web.Request], Awaitable[dict | web.Response]],
+    anyone: bool = False,
+):
+    """Have `method` /xavi9/`path` answered with JSON, or as the handler makes it; also under /api, as the editor asks.
+
+    A Failure is answered with its status as {"error": {"code", "message", "remedy"}}. anyone: whether a server with
+    several users answers also who names none of them. The host itself refuses what another site's page asks for.
+    """
 
     async def handle(request: web.Request) -> web.Response:
-        return web.json_response(await answer(request))
+        try:
+            if not anyone:
+                check_user(request)
+            found = await handler(request)
+        except Failure as failure:
+            error = {"code": failure.code, "message": failure.what, "remedy": failure.cure}
+            return web.json_response({"error": error}, status=failure.status)
+        return web.json_response(found) if isinstance(found, dict) else found
 
-    PromptServer.instance.routes.get(f"{PREFIX}/{path}")(handle)
+    PromptServer.instance.routes.route(method, f"{PREFIX}/{path}")(handle)

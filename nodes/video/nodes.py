@@ -2,6 +2,7 @@
 
 import logging
 import time
+from pathlib import Path
 
 from comfy_api.latest import Input, InputImpl, io
 
@@ -9,6 +10,7 @@ from .. import index
 from ..checks import check_choice, check_numbers
 from ..errors import Failure, UnknownFormat
 from ..host import paths, progress
+from .encode import Written
 from .formats import all_formats
 from .look import POSTERS
 from .play import CUT_SOUND, SOUNDS, Play
@@ -116,24 +118,17 @@ class VideoSave(io.ComfyNode):
         play = Play(pingpong, loop_count, sound)
         path, written = write(source, target, format, audio, tags_of(cls.hidden), play)
         took = time.monotonic() - began
-        # A folder of pictures has no bytes and no time of its own by which it could be known to be ours.
-        if save_to == "output" and path.is_file():
-            facts = {
-                "seconds": round(written.seconds, 3),
-                "codec": written.codec,
-                "size": [written.width, written.height],
-                **index.origin(cls.hidden.prompt or {}, cls.hidden.unique_id),
-            }
-            try:
-                index.add(paths.index_file(), path, **facts)
-            except OSError as error:
-                # The video is there; a history without it is the smaller loss.
-                log.warning("%s is not in the history: %s", path, error)
-        if poster != "none":
-            try:
-                save_poster(path, POSTERS[poster])
-            except (Failure, OSError) as error:
-                written.notes.append(f"it has no poster: {error}")
+        beside = {}
+        try:
+            if poster != "none":
+                beside["poster"] = index.identity(save_poster(path, POSTERS[poster]))
+        except (Failure, OSError) as error:
+            written.notes.append(f"it has no poster: {error}")
+        finally:
+            # The video is there, also when the poster was interrupted.
+            # A folder of pictures has no bytes and no time of its own by which it could be known to be ours.
+            if save_to == "output" and path.is_file():
+                cls.remember(path, written, beside)
         for note in written.notes:
             log.warning("%s: %s", path.name, note)
         size = size_of(path)
@@ -144,6 +139,21 @@ class VideoSave(io.ComfyNode):
         kind = None if written.encoder == "copy" else chosen
         made = shown(path, target.subfolder, save_to, kind, written, bytes=size, took=round(took, 3))
         return io.NodeOutput(video if drawn else InputImpl.VideoFromFile(str(path)), ui=made)
+
+    @classmethod
+    def remember(cls, path: Path, written: Written, beside: dict):
+        facts = {
+            "seconds": round(written.seconds, 3),
+            "codec": written.codec,
+            "size": [written.width, written.height],
+            **index.origin(cls.hidden.prompt or {}, cls.hidden.unique_id),
+            **beside,
+        }
+        try:
+            index.add(paths.index_file(), path, **facts)
+        except OSError as error:
+            # A history without it is the smaller loss.
+            log.warning("%s is not in the history: %s", path, error)
 
 
 NODES = [VideoSave]

@@ -8,13 +8,12 @@ from comfy_api.latest import io, ui
 from ..host import paths, progress
 from .encode import Written, encode
 from .formats import Format, all_formats, pattern
+from .look import PLAYED
 from .source import FileSource
 
 log = logging.getLogger(__name__)
 
 PREVIEW = {"crf": 23, "preset": "ultrafast"}
-# Codecs of copied files that the editor's browsers play.
-PLAYED = ("h264", "av1", "vp8", "vp9")
 
 
 def preview(path: Path, written: Written) -> Path | None:
