@@ -117,7 +117,8 @@ class VideoSave(io.ComfyNode):
         check_choice("poster", poster, POSTERS)
         play = Play(pingpong, loop_count, sound)
         path, written = write(source, target, format, audio, tags_of(cls.hidden), play)
-        took = time.monotonic() - began
+        # Once it is remembered, another server may remove it for the next.
+        took, size = time.monotonic() - began, size_of(path)
         beside = {}
         try:
             if poster != "none":
@@ -131,7 +132,6 @@ class VideoSave(io.ComfyNode):
                 cls.remember(path, written, beside)
         for note in written.notes:
             log.warning("%s: %s", path.name, note)
-        size = size_of(path)
         said = f"{written.frames} frames, {written.seconds:.2f} s, {size / 1e6:.1f} MB, {written.encoder}, {took:.1f} s"
         progress.show_text(cls.hidden, "\n".join([said, *written.notes]))
         # Not all that can be written can be read back as a VIDEO of so many frames.

@@ -1,5 +1,6 @@
 """Generate Video in the real editor: choosing a model shows its inputs only, and its workflow is a plain form."""
 
+import json
 import re
 
 import pytest
@@ -30,6 +31,20 @@ NODE = """() => {
             values: Object.fromEntries(node.widgets.map(it => [it.name, it.value]))}
 }"""
 FORM = ["prompt", "model", "width", "height", "frames", "fps", "seed"]
+# Sets what a blueprint asks for, with a picture where it takes one, and saves what it makes.
+USE = """() => {
+    const [made] = app.graph.nodes
+    for (const [name, value] of Object.entries({prompt: "A fox.", width: 96, height: 64, frames: 9}))
+        made.widgets.find(it => it.name === name).value = value
+    const save = LiteGraph.createNode("Xavi9VideoSave")
+    app.graph.add(save)
+    made.connect("video", save, "video")
+    if (!made.inputs.some(it => it.name === "first_image")) return
+    const image = LiteGraph.createNode("LoadImage")
+    app.graph.add(image)
+    image.widgets.find(it => it.name === "image").value = "example.png"
+    image.connect("IMAGE", made, "first_image")
+}"""
 # Of a node in the classic canvas, drawn, there is nothing else to ask than the node itself.
 LABELS = "[...document.querySelectorAll('[data-node-id]')].map(it => it.innerText).join('\\n')"
 CHOOSE = "choice => { app.graph.nodes[0].widgets.find(it => it.name === 'model').value = choice }"
@@ -97,6 +112,29 @@ def test_its_workflow_is_a_form_that_runs(editor, server, uncached):
                       ".widgets.find(it => it.name === name).value = value", [f"model.{label}", value])
     page.get_by_role("button", name="Run").last.click()
     page.wait_for_function("[...document.querySelectorAll('video')].some(it => it.videoWidth === 128)", timeout=60_000)
+    assert editor.errors == []
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPO / "subgraphs").glob("*.json")))
+def test_a_blueprint_becomes_a_node_that_runs(editor, server, name):
+    page = editor.page
+    listed = server.http.get("/global_subgraphs").json()
+    [key] = [key for key, it in listed.items() if it["name"] == name]
+    data = json.loads(server.http.get(f"/global_subgraphs/{key}").json()["data"])
+    assert data["definitions"]["subgraphs"][0]["name"] == data["nodes"][0]["title"] == name
+    page.evaluate("graph => app.loadGraphData(graph)", data)
+    editor.settle()
+    widgets = page.evaluate("app.graph.nodes[0].widgets.map(it => it.name)")
+    assert {"prompt", "seed", "width", "height", "frames", "fps", "checkpoint", "text_encoder"} <= set(widgets)
+    assert ("image_strength" in widgets) == ("Image" in name)
+    page.evaluate(USE)
+    editor.settle()
+    prompt, _ = editor.export()
+    encode = next(it for it in prompt.values() if it["class_type"] == "Xavi9LTX2TextEncode")
+    assert encode["inputs"]["prompt"] == "A fox."
+    sampler = next(it for it in prompt.values() if it["class_type"] == "Xavi9LTX2Sampler")
+    assert ("first_image" in sampler["inputs"]) == ("Image" in name)
+    assert server.error(server.run(prompt)) is None
     assert editor.errors == []
 
 
