@@ -33,7 +33,8 @@ ROW = "{:<21} {:<12} {:<36} {:>14} {:>13} {:>7} {:>6}  {}"
 def shipped_size(prompt: dict) -> str:
     """What a graph in API format asks a local model for: width x height x frames."""
     inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
-    asked = inputs.get("Xavi9SVDImageToVideo") or inputs["Xavi9LTX2Sampler"]
+    kinds = ("Xavi9SVDImageToVideo", "Xavi9LTX2Sampler", "Xavi9GenerateVideo")
+    asked = {key.removeprefix("model."): it for kind in kinds for key, it in inputs.get(kind, {}).items()}
     times = 2 if "Xavi9LTX2Upscale" in inputs else 1
     return f"{times * asked['width']}x{times * asked['height']}x{asked['frames']}"
 
