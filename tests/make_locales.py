@@ -1,9 +1,10 @@
-"""Writes locales/en/nodeDefs.json from the nodes' schemas: `.venv/bin/python tests/make_locales.py`.
+"""Writes locales/en from the nodes' schemas and from nodes/errors.py: `.venv/bin/python tests/make_locales.py`.
 
-Run it by hand after a change of a schema, and bring the other languages to the same keys.
+Run it by hand after a change of a schema or a failure, and bring the other languages to the same keys.
 """
 
 import json
+import re
 from importlib import import_module
 
 from setup_host import REPO
@@ -34,12 +35,30 @@ def node_defs() -> dict[str, dict]:
     return found
 
 
+def failure_classes() -> list[type]:
+    from xavi9videos.nodes import errors
+
+    return [it for it in vars(errors).values() if hasattr(it, "code")]
+
+
+def failures() -> dict[str, dict[str, str]]:
+    """The English texts of every failure by its code, with bare names in their braces: the editor fills them in."""
+    return {it.code: {part: re.sub(r"[:!][^{}]*}", "}", getattr(it, part)) for part in ("text", "remedy")}
+            for it in failure_classes()}
+
+
+def write(name: str, texts: dict) -> None:
+    (FOLDER / "en" / name).write_text(json.dumps(texts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     # Here, because pytest has a conftest of its own already: the pack would be loaded twice.
     import conftest  # noqa: F401  the host's modules, and the pack as xavi9videos
 
-    text = json.dumps(node_defs(), indent=2, ensure_ascii=False) + "\n"
-    (FOLDER / "en" / "nodeDefs.json").write_text(text, encoding="utf-8")
+    write("nodeDefs.json", node_defs())
+    ours = json.loads((FOLDER / "en" / "main.json").read_text("utf-8"))
+    ours["xavi9"]["failures"] = failures()
+    write("main.json", ours)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
 import { app } from "../../scripts/app.js"
+import { watchFailures } from "./failures.mjs"
+import { pageSize, registerPanel } from "./panel.mjs"
 
 // What a node needs above the least height of its widgets: for its video, and for long prompts.
 const ROOM = { Xavi9VideoSave: 350, Xavi9GenerateVideo: 220 }
@@ -38,6 +40,11 @@ function addReport(node) {
 
 app.registerExtension({
     name: "xavi9.videos",
+    settings: [pageSize],
+    setup() {
+        watchFailures()
+        return registerPanel()
+    },
     nodeCreated(node) {
         if (node.comfyClass === "Xavi9ModelHealth") addReport(node)
         if (node.comfyClass in ROOM) makeRoom(node)

@@ -177,5 +177,6 @@ def test_failure_shows_the_remedy(editor, nim, uncached):
     page.get_by_test_id("queue-button").click()
     overlay = page.get_by_test_id("error-overlay")
     overlay.wait_for()
+    page.locator(".p-toast-close-button").click()  # our own toast, which lies on it
     page.get_by_text(re.compile("View details|See Errors")).first.click()  # the latter up to ComfyUI 0.27
     page.get_by_text("Reword the prompt").first.wait_for()

@@ -4,25 +4,43 @@ import json
 import re
 
 import pytest
-from make_locales import FOLDER, node_defs
+from make_locales import FOLDER, failures, node_defs
 from setup_host import REPO
 
-EN, ES = (json.loads((FOLDER / language / "nodeDefs.json").read_text("utf-8")) for language in ("en", "es"))
+
+def read(name: str) -> list[dict]:
+    """A file of locales/en and the same of locales/es."""
+    return [json.loads((FOLDER / language / name).read_text("utf-8")) for language in ("en", "es")]
+
+
+EN, ES = read("nodeDefs.json")
+MAIN_EN, MAIN_ES = read("main.json")
 DOCS = REPO / "web" / "docs"
 # What a translation keeps: code and sizes.
 KEPT = r"`[^`]+`|\d+x\d+"
+# What a failure's text keeps: values, code, and names of settings and flags.
+FIXED = r"\{\w+\}|`[^`]+`|[A-Z]+(?:_[A-Z0-9]+)+|--[\w-]+"
 
 
 def texts(tree: dict, trail: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
-    """Every text of a nodeDefs.json, by the keys that lead to it."""
+    """Every text of a file of locales, by the keys that lead to it."""
     found = {}
     for key, value in tree.items():
         found |= texts(value, (*trail, key)) if isinstance(value, dict) else {(*trail, key): value}
     return found
 
 
-def test_english_is_what_the_schemas_say():
+def test_english_is_what_the_schemas_and_the_failures_say():
     assert EN == node_defs(), "run tests/make_locales.py"
+    assert MAIN_EN["xavi9"]["failures"] == failures(), "run tests/make_locales.py"
+
+
+def test_every_failure_is_told_in_spanish_with_the_same_values_and_commands():
+    english, spanish = (texts(main["xavi9"]["failures"]) for main in (MAIN_EN, MAIN_ES))
+    assert list(english) == list(spanish)
+    for keys, text in english.items():
+        assert sorted(set(re.findall(FIXED, text))) == sorted(set(re.findall(FIXED, spanish[keys]))), keys
+        assert spanish[keys] != text or text == "{cure}", keys
 
 
 def test_spanish_has_every_text_in_its_own_words():
@@ -58,3 +76,5 @@ def test_help_is_the_same_in_both_languages_and_names_every_input_and_output(nod
 def test_the_host_serves_them(server):
     served = server.http.get("/i18n").raise_for_status().json()
     assert {language: served[language]["nodeDefs"] for language in ("en", "es")} == {"en": EN, "es": ES}
+    assert {language: served[language]["xavi9"] for language in ("en", "es")} == {
+        "en": MAIN_EN["xavi9"], "es": MAIN_ES["xavi9"]}

@@ -1,0 +1,77 @@
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+
+// What the last Run has shown.
+const shown = []
+
+const whole = ({ text, remedy }) => `${text} ${remedy}`
+const literals = template => template.replace(/\{\w+\}/g, "").length
+
+function pattern(template) {
+    const source = template.replace(/[.*+?^$(){}|[\]\\]/g, "\\$&").replace(/\\\{(\w+)\\\}/g, (all, name, at, text) =>
+        text.indexOf(all) < at ? `\\k<${name}>` : `(?<${name}>[^]*?)`)
+    // After a line break the host adds hints of its own.
+    return new RegExp(`^${source}(\n[^]*)?$`)
+}
+
+export const fill = (template, values) => template.replace(/\{(\w+)\}/g, (_, name) => values[name])
+
+// The server speaks English only: a message is found among the English texts, and what filled their braces is put into
+// those of the editor's language. locales: what GET /i18n answers.
+export function translate(message, locales) {
+    const english = locales.en.xavi9.failures
+    const own = locales[app.extensionManager.setting.get("Comfy.Locale")]?.xavi9?.failures ?? english
+    // One text can match another's message with a long value; the one that says more by itself is meant.
+    const codes = Object.keys(english).sort((a, b) => literals(whole(english[b])) - literals(whole(english[a])))
+    for (const code of codes) {
+        const found = message.match(pattern(whole(english[code])))
+        if (found) return fill(whole(own[code]), found.groups)
+    }
+    return message.trim()
+}
+
+// The id of a node in a subgraph starts with those of the nodes around it. By now the editor may show another graph.
+function titleOf(id, type) {
+    let graph = app.rootGraph, node
+    for (const part of id.split(":")) {
+        node = graph?.getNodeById(part)
+        graph = node?.subgraph
+    }
+    return node?.comfyClass === type ? node.title : LiteGraph.registered_node_types[type].title
+}
+
+async function show(id, type, messages) {
+    if (!type.startsWith("Xavi9")) return
+    const locales = await api.getCustomNodesI18n()
+    const summary = titleOf(id, type)
+    for (const message of messages) {
+        const detail = translate(message, locales)
+        if (shown.some(it => it.summary === summary && it.detail === detail)) continue
+        const toast = { severity: "error", summary, detail }
+        shown.push(toast)
+        app.extensionManager.toast.add(toast)
+    }
+}
+
+// The host repeats a node's own words for every input that they could be about, with its name in front, and says less
+// of the same by itself.
+function wordsOf(errors) {
+    const own = errors.filter(it => it.type === "custom_validation_failed")
+    return own.length
+        ? own.map(it => it.details.slice(`${it.extra_info.input_name} - `.length))
+        : errors.map(it => `${it.message}: ${it.details}`)
+}
+
+export function watchFailures() {
+    api.addEventListener("execution_error", ({ detail }) =>
+        show(detail.node_id, detail.node_type, [detail.exception_message]))
+    // No event tells of a prompt that was refused.
+    const { queuePrompt } = app
+    app.queuePrompt = async function () {
+        for (const toast of shown.splice(0)) app.extensionManager.toast.remove(toast)
+        const queued = await queuePrompt.apply(this, arguments)
+        for (const [id, { class_type, errors }] of Object.entries(app.lastNodeErrors ?? {}))
+            show(id, class_type, wordsOf(errors))
+        return queued
+    }
+}
