@@ -1,8 +1,13 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 
+// Of what a wrong file lacks there can be hundreds; the remedy below has to stay on the screen.
+const LONGEST = 600
+
 // What the last Run has shown.
 const shown = []
+
+const cut = words => words.length > LONGEST ? `${words.slice(0, LONGEST)} …` : words
 
 const whole = ({ text, remedy }) => `${text} ${remedy}`
 const literals = template => template.replace(/\{\w+\}/g, "").length
@@ -16,18 +21,27 @@ function pattern(template) {
 
 export const fill = (template, values) => template.replace(/\{(\w+)\}/g, (_, name) => values[name])
 
+function recognise(message, english, own) {
+    // One text can match another's message with a long value; the one that says more by itself is meant.
+    const codes = Object.keys(english).sort((a, b) => literals(whole(english[b])) - literals(whole(english[a])))
+    for (const code of codes) {
+        const found = message.match(pattern(whole(english[code])))
+        if (!found) continue
+        const values = { ...found.groups }
+        // What keeps a room from loading can be another failure.
+        const cause = "cure" in values && recognise(`${values.cause}. ${values.cure}`, english, own)
+        if (cause) Object.assign(values, { cause: cause.text.replace(/\.$/, ""), cure: cause.remedy })
+        return { text: fill(own[code].text, values), remedy: fill(own[code].remedy, values) }
+    }
+}
+
 // The server speaks English only: a message is found among the English texts, and what filled their braces is put into
 // those of the editor's language. locales: what GET /i18n answers.
 export function translate(message, locales) {
     const english = locales.en.xavi9.failures
     const own = locales[app.extensionManager.setting.get("Comfy.Locale")]?.xavi9?.failures ?? english
-    // One text can match another's message with a long value; the one that says more by itself is meant.
-    const codes = Object.keys(english).sort((a, b) => literals(whole(english[b])) - literals(whole(english[a])))
-    for (const code of codes) {
-        const found = message.match(pattern(whole(english[code])))
-        if (found) return fill(whole(own[code]), found.groups)
-    }
-    return message.trim()
+    const found = recognise(message, english, own)
+    return found ? whole({ ...found, text: cut(found.text) }) : cut(message.trim())
 }
 
 // The id of a node in a subgraph starts with those of the nodes around it. By now the editor may show another graph.

@@ -8,6 +8,8 @@ import pytest
 from editor import BLANK, Editor
 from graphs import SVD, changed, node, until
 from make_locales import FOLDER, failure_classes
+from xavi9videos.nodes.errors import BadSetting
+from xavi9videos.nodes.extension import room_failed
 
 SPANISH = json.loads((FOLDER / "es" / "main.json").read_text("utf-8"))["xavi9"]["failures"]
 COSMOS = {
@@ -113,6 +115,16 @@ def test_what_the_host_refuses_of_ours(editor):
     assert re.search("smaller than min.*frames", words)
 
 
+def test_the_remedy_of_a_long_one_stays_on_the_screen(editor):
+    [[_, words]] = toasts(editor, changed(COSMOS, **{"2_filename_prefix": "../" + "many words " * 300}))
+    assert " … " in words
+    assert words.endswith(SPANISH["bad_filename_prefix"]["remedy"].format(save_to="output") if editor.locale == "es"
+                          else "folder, such as xavi9videos/video.")
+    editor.page.wait_for_timeout(1000)  # it slides in
+    box = editor.page.locator(".p-toast-message").bounding_box()
+    assert box["y"] + box["height"] <= editor.height
+
+
 def test_nothing_of_other_nodes(editor):
     press_run(editor, FOREIGN)
     editor.page.wait_for_function("app.lastExecutionError")
@@ -153,3 +165,14 @@ def test_every_failure_is_found_and_told_in_spanish(editor):
         "en": {"xavi9": {"failures": own}},
         "es": {"xavi9": {"failures": {code: {"text": f"{code}: {{x}}", "remedy": "!"} for code in own}}},
     }]) == ["one: late !"]  # fmt: skip
+
+
+@pytest.mark.parametrize("open_editor", [(True, "es")], indirect=True, ids=["spanish"])
+def test_what_kept_a_room_from_loading_is_told_in_spanish_too(editor):
+    inner = BadSetting(variable="COSMOS_TIMEOUT_SECONDS", value="soon", rule="it must be a number")
+    missing = ImportError("No module named 'x'")
+    ours, foreign = editor.page.evaluate(TRANSLATE, [[str(room_failed("cosmos", it)) for it in (inner, missing)], None])
+    text, remedy = SPANISH["bad_setting"].values()
+    cause = text.format(**inner.values).rstrip(".")
+    assert ours == f"{SPANISH['room_failed']['text'].format(room='cosmos', cause=cause)} {remedy}"
+    assert "no se pudo cargar (No module named 'x'). With ComfyUI's own Python run" in foreign
