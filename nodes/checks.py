@@ -32,7 +32,7 @@ def check_numbers(node: type[io.ComfyNode], given: Mapping[str, object]):
 
 def check_number(name: str, given: float, lowest: float, highest: float):
     """Raise OutOfRange."""
-    if not lowest <= given <= highest:
+    if not isinstance(given, int | float) or not lowest <= given <= highest:
         raise OutOfRange(name=name, given=given, lowest=lowest, highest=highest)
 
 

@@ -312,6 +312,12 @@ class UserUnknown(Failure):
     remedy = "Choose a user in the editor; in a script, send the header comfy-user with one of the ids at /users."
 
 
+class FilesNotUsable(Failure):
+    code = "files_not_usable"
+    text = "ComfyUI cannot read or write its own files: {reason}."
+    remedy = "Check that it may read and write its user and output folders; its log has the file."
+
+
 class VideoUnknown(Failure):
     status = 404
     code = "video_unknown"

@@ -23,11 +23,12 @@ def origin(prompt: dict, node_id: str) -> dict:
     found = {}
     seen, waiting = set(), [node_id]
     while waiting:
-        node = prompt.get(waiting.pop(0))
+        name = waiting.pop(0)
+        node = prompt.get(name)
         if node is None:
             continue
         inputs = node["inputs"]
-        if node["class_type"].startswith("Xavi9"):
+        if node["class_type"].startswith("Xavi9") and name != node_id:
             if "seed" in inputs and "mode" not in found:
                 # Other nodes have a link there.
                 choice = inputs.get("model")
@@ -38,8 +39,9 @@ def origin(prompt: dict, node_id: str) -> dict:
         links = [it[0] for it in inputs.values() if isinstance(it, list) and it and isinstance(it[0], str)]
         waiting += [it for it in links if it not in seen]
         seen.update(links)
-    values = {key: found.get(key) for key in ("mode", "seed", "prompt")}
-    return {key: None if isinstance(value, list) else value for key, value in values.items()}
+    # The host lets a request hold anything in place of a seed or a prompt.
+    kinds = {"mode": str, "seed": int, "prompt": str}
+    return {key: found.get(key) if isinstance(found.get(key), kind) else None for key, kind in kinds.items()}
 
 
 def lock(index: Path) -> FileLock:
@@ -75,7 +77,8 @@ def add(index: Path, video: Path, **facts):
 def parsed(line: bytes) -> dict | None:
     """A line, or None for one that is broken or not ours."""
     try:
-        found = json.loads(line)
+        # Browsers cannot read NaN.
+        found = json.loads(line, parse_constant=lambda name: None)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("path"), str) else None
@@ -87,6 +90,8 @@ def unchanged(path: str | Path, known: dict) -> bool:
         status = os.lstat(path)
     # A line that is not ours may hold what can be no path.
     except (OSError, ValueError):
+        return False
+    if not isinstance(known, dict):
         return False
     same = (status.st_size, status.st_mtime) == (known.get("bytes"), known.get("mtime"))
     return same and stat.S_ISREG(status.st_mode)

@@ -4,6 +4,9 @@ import { app } from "../../scripts/app.js"
 // Of what a wrong file lacks there can be hundreds; the remedy below has to stay on the screen.
 const LONGEST = 600
 
+// Of one that is made to, a longer message would take minutes to recognise.
+const LONGEST_READ = 4000
+
 // What the last Run has shown.
 const shown = []
 
@@ -19,7 +22,7 @@ function pattern(template) {
     return new RegExp(`^${source}(\n[^]*)?$`)
 }
 
-export const fill = (template, values) => template.replace(/\{(\w+)\}/g, (_, name) => values[name])
+export const fill = (template, values) => template.replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all)
 
 function recognise(message, english, own) {
     // One text can match another's message with a long value; the one that says more by itself is meant.
@@ -40,7 +43,7 @@ function recognise(message, english, own) {
 export function translate(message, locales) {
     const english = locales.en.xavi9.failures
     const own = locales[app.extensionManager.setting.get("Comfy.Locale")]?.xavi9?.failures ?? english
-    const found = recognise(message, english, own)
+    const found = message.length <= LONGEST_READ && recognise(message, english, own)
     return found ? whole({ ...found, text: cut(found.text) }) : cut(message.trim())
 }
 

@@ -209,7 +209,7 @@ class Panel {
         const poster = make("img", { loading: "lazy", alt: this.say("poster", { name }),
             src: api.apiURL(`/xavi9/videos/${id}/poster`) })
         const view = make("div", { className: "view" }, poster)
-        const facts = [seconds && `${this.number(seconds)} s`, size?.join("x"), `${this.number(bytes / MB)} MB`]
+        const facts = [seconds && `${this.number(seconds)} s`, Array.isArray(size) && size.join("x"), `${this.number(bytes / MB)} MB`]
         const origin = [mode && (this.texts.modes[mode] ?? mode), seed != null && this.say("seed", { seed })]
         const date = new Date(saved * 1000).toLocaleString(this.locale, { dateStyle: "medium", timeStyle: "short" })
         const play = this.button("play", () => this.play(play, view, poster, kind, url), name)
@@ -229,9 +229,11 @@ class Panel {
     play(button, view, poster, kind, url) {
         const plays = view.firstChild === poster
         button.firstChild.data = this.texts[plays ? "stop" : "play"]
+        // A player that is made plays, also where nobody sees it.
+        if (!plays) return view.replaceChildren(poster)
         const player = kind === "image" ? make("img", { src: url, alt: poster.alt })
             : make("video", { src: url, controls: true, autoplay: true, loop: true, ariaLabel: poster.alt })
-        view.replaceChildren(plays ? player : poster)
+        view.replaceChildren(player)
     }
 
     open({ id, name }) {

@@ -67,6 +67,8 @@ def model_path(kind: str | tuple[str, ...], name: str | None, model: str) -> str
     """
     kinds = (kind,) if isinstance(kind, str) else kind
     roots = [root for it in kinds for root in folder_paths.get_folder_paths(it)]
+    if not isinstance(name, str | None):
+        raise ModelFileMissing(file=name, folder=" or ".join(roots), model=model)
     # As the host does it: what climbs out of the folder ends at its top.
     inside = os.path.relpath(os.path.join("/", name or ""), "/")
     for root in map(Path, roots):

@@ -1,11 +1,14 @@
 """Routes on ComfyUI's own server."""
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from server import PromptServer
 
-from ..errors import Failure, UserUnknown
+from ..errors import Failure, FilesNotUsable, UserUnknown
+
+log = logging.getLogger(__name__)
 
 PREFIX = "/xavi9"
 
@@ -35,7 +38,10 @@ def answer(
             if not anyone:
                 check_user(request)
             found = await handler(request)
-        except Failure as failure:
+        except (Failure, OSError) as raised:
+            failure = raised if isinstance(raised, Failure) else FilesNotUsable(reason=raised.strerror or "it is busy")
+            if failure is not raised:
+                log.warning("%s", raised)
             error = {"code": failure.code, "message": failure.what, "remedy": failure.cure}
             return web.json_response({"error": error}, status=failure.status)
         return web.json_response(found) if isinstance(found, dict) else found

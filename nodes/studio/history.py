@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
@@ -101,7 +102,8 @@ def tidy():
     known = {id_of(it) for it in ours()}
     for file in files:
         if file.name.lstrip(".")[: 2 * ID_BYTES] not in known:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink()
 
 
 def json_of(text: str | None):

@@ -69,7 +69,8 @@ class GenerateVideo(io.ComfyNode):
         check(mode, given.get("prompt"), given.get("seed"), filled(mode, model, set(inside)))
 
     @classmethod
-    def execute(cls, prompt: str, seed: int, model: dict) -> io.NodeOutput:
+    def execute(cls, prompt: str, seed: int, model: dict, **others) -> io.NodeOutput:
+        # others: what is still linked to an input that the chosen model does not have.
         mode = mode_of(model["model"])
         values = filled(mode, model, set())
         check(mode, prompt, seed, values)

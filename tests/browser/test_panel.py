@@ -165,10 +165,23 @@ def test_a_video_is_played_opened_downloaded_and_deleted_after_asking(editor, ho
     card.scroll_into_view_if_needed()
     until(lambda: card.locator("img").evaluate("it => it.naturalWidth") == 128)
 
+    # One that is made and not shown would play all the same.
+    editor.page.evaluate("""() => {
+        const make = document.createElement
+        document.made = []
+        document.createElement = function (tag) {
+            const made = make.apply(this, arguments)
+            if (tag === "video") document.made.push(made)
+            return made
+        }
+    }""")
     card.get_by_role("button", name="Play").click()
     editor.page.wait_for_function("document.querySelector('.xavi9-panel video')?.currentTime > 0")
     card.get_by_role("button", name="Play").click()
     expect(card.locator("video")).to_have_count(0)
+    editor.settle()
+    assert editor.page.evaluate("document.made.map(it => it.paused)") == [True]
+    editor.page.evaluate("() => { delete document.createElement }")
 
     with editor.page.expect_download() as download:
         card.get_by_role("link", name="Download").click()

@@ -1,6 +1,7 @@
 """The index of our own videos: where a video came from, and lines that stay whole whoever writes."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -156,3 +157,20 @@ def test_processes_that_append_at_once_leave_whole_lines(tmp_path):
     lines = [json.loads(it) for it in file.read_text(encoding="utf-8").splitlines()]
     assert sorted(it["number"] for it in lines) == [number for number in range(4) for _ in range(200)]
     assert all(it["prompt"] == "\u4e2d" * 5000 for it in lines)
+
+
+def test_what_is_no_seed_and_no_prompt_is_left_out():
+    prompt = {"make": {"class_type": "Xavi9CosmosText2World", "inputs": {"seed": math.nan, "prompt": {"a": [1]}}},
+              "save": {"class_type": "Xavi9VideoSave", "inputs": {"video": ["make", 0], "seed": 3, "prompt": "mine"}}}
+    assert index.origin(prompt, "save") == {"mode": "Xavi9CosmosText2World", "seed": None, "prompt": None}
+
+
+def test_a_line_holds_nothing_that_a_browser_cannot_read(tmp_path):
+    file, video = tmp_path / "videos.jsonl", tmp_path / "v"
+    video.write_bytes(b"video")
+    index.add(file, video, seconds=math.nan, poster="x")
+    video.with_suffix(".jpg").touch()
+    [line] = index.read(file)
+    assert line["seconds"] is None
+    assert index.remove(file, lambda lines: lines) == ([line], [])
+    assert video.with_suffix(".jpg").exists()
