@@ -59,6 +59,7 @@ def editor(open_editor):
 
 def press_run(editor: Editor, graph: dict) -> None:
     editor.page.evaluate("graph => app.loadApiJson(graph, 'failure')", graph)
+    editor.page.wait_for_function("count => app.graph.nodes.length === count", arg=len(graph))
     editor.settle()
     editor.page.get_by_test_id("queue-button").click()
 

@@ -140,10 +140,10 @@ def test_folder_and_file_make_the_same_frames(files, weights):
     pipe = StableVideoDiffusionPipeline.from_pretrained(
         files / "folder", variant=None if weights == "fp32" else weights, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    for parameter in (*pipe.unet.parameters(), *pipe.vae.parameters(), *pipe.image_encoder.parameters()):
-        # A view into a file starts at any address, and where it starts decides how a kernel sums: 4e-5 in the frames.
-        parameter.data = parameter.data.clone()
-    assert torch.equal(frames(pipe, count=3), frames(stock.svd_pipeline(files / weights), count=3))
+    # Where a weight starts in memory decides how a kernel sums, on some machines even from page to page: 4e-5 in the
+    # frames.
+    theirs = frames(stock.svd_pipeline(files / weights), count=3)
+    assert (frames(pipe, count=3) - theirs).abs().max() < 2e-4
 
 
 def test_frames_hear_every_input(pipe):
