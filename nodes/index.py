@@ -84,14 +84,14 @@ def parsed(line: bytes) -> dict | None:
     return found if isinstance(found, dict) and isinstance(found.get("path"), str) else None
 
 
-def unchanged(path: str | Path, known: dict) -> bool:
+def unchanged(path: str | Path, known: object) -> bool:
     """Whether there is a file, no link, that is still what `known`, its identity, says."""
+    if not isinstance(known, dict):
+        return False
     try:
         status = os.lstat(path)
     # A line that is not ours may hold what can be no path.
     except (OSError, ValueError):
-        return False
-    if not isinstance(known, dict):
         return False
     same = (status.st_size, status.st_mtime) == (known.get("bytes"), known.get("mtime"))
     return same and stat.S_ISREG(status.st_mode)
@@ -122,7 +122,7 @@ def remove(index: Path, choose: Callable[[list[dict]], Iterable[dict]]) -> tuple
             video = Path(line["path"])
             poster = video.with_suffix(".jpg")
             try:
-                if unchanged(poster, line.get("poster", {})):
+                if unchanged(poster, line.get("poster")):
                     poster.unlink()
                 video.unlink(missing_ok=True)
                 gone[line["path"]] = line

@@ -38,12 +38,14 @@ def answer(
             if not anyone:
                 check_user(request)
             found = await handler(request)
-        except (Failure, OSError) as raised:
-            failure = raised if isinstance(raised, Failure) else FilesNotUsable(reason=raised.strerror or "it is busy")
-            if failure is not raised:
-                log.warning("%s", raised)
-            error = {"code": failure.code, "message": failure.what, "remedy": failure.cure}
-            return web.json_response({"error": error}, status=failure.status)
-        return web.json_response(found) if isinstance(found, dict) else found
+            return web.json_response(found) if isinstance(found, dict) else found
+        except Failure as known:
+            failure = known
+        except OSError as error:
+            log.warning("%s", error)
+            # Not the error's own words, which name a path on this machine.
+            failure = FilesNotUsable(reason=error.strerror or "they are busy")
+        answered = {"code": failure.code, "message": failure.what, "remedy": failure.cure}
+        return web.json_response({"error": answered}, status=failure.status)
 
     PromptServer.instance.routes.route(method, f"{PREFIX}/{path}")(handle)

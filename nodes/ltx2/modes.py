@@ -7,7 +7,7 @@ from ..modes import Mode, inputs_of, renamed
 from .nodes import LTX2Loader, LTX2Sampler, LTX2TextEncode, check_steps, checkpoint_path, text_encoder_path
 
 FILES = {"checkpoint": checkpoint_path, "text_encoder": text_encoder_path}
-SAMPLING = ("width", "height", "frames", "fps", "schedule", "steps", "guidance_scale")
+SAMPLING = ("width", "height", "frames", "fps", "schedule", "steps", "guidance_scale", "image_strength")
 
 
 def check(prompt: str | None, given: dict):
@@ -23,13 +23,13 @@ def build(graph: GraphBuilder, prompt: str, seed: int, given: dict) -> list:
     model = graph.node("Xavi9LTX2Loader", **files, weights="auto").out(0)
     text = graph.node("Xavi9LTX2TextEncode", model=model, prompt=prompt, negative_prompt=given["negative_prompt"])
     start = {"first_image": given["image"]} if "image" in given else {}
-    sampling = {name: given[name] for name in (*SAMPLING, "image_strength")}
+    sampling = {name: given[name] for name in SAMPLING}
     latents = graph.node("Xavi9LTX2Sampler", model=model, conditioning=text.out(0), seed=seed, **sampling, **start)
     return graph.node("Xavi9LTX2Decode", model=model, latents=latents.out(0), tiling="auto").out(0)
 
 
 def modes() -> dict[str, Mode]:
-    [image, strength, *sampling] = inputs_of(LTX2Sampler, "first_image", "image_strength", *SAMPLING)
+    [image, *sampling] = inputs_of(LTX2Sampler, "first_image", *SAMPLING)
     negative = inputs_of(LTX2TextEncode, "negative_prompt")
-    inputs = [renamed(image, "image"), *negative, *inputs_of(LTX2Loader, *FILES), *sampling, strength]
+    inputs = [renamed(image, "image"), *negative, *inputs_of(LTX2Loader, *FILES), *sampling]
     return {"ltx2": Mode(inputs, check, build)}

@@ -11,14 +11,16 @@ from ..errors import UnknownMode, WrongLink
 from ..modes import Mode
 from ..pictures import check_image
 from ..states import failed
+from .health import MODES
 
-# What the widget shows and workflows hold, for ever: the mode and its room.
+# What the widget shows and workflows hold, for ever.
 CHOICES = {
-    "Cosmos Text2World": ("cosmos_text2world", "cosmos"),
-    "Cosmos Video2World": ("cosmos_video2world", "cosmos"),
-    "LTX-2 (FP8)": ("ltx2", "ltx2"),
-    "SVD-XT": ("svd", "svd"),
+    "Cosmos Text2World": "cosmos_text2world",
+    "Cosmos Video2World": "cosmos_video2world",
+    "LTX-2 (FP8)": "ltx2",
+    "SVD-XT": "svd",
 }
+ROOMS = {mode: room for room, modes in MODES.items() for mode in modes}
 # The largest that every mode takes.
 LAST_SEED = 4294967295
 # The editor's translations have one text for an input that several modes have.
@@ -40,7 +42,8 @@ def mode_of(choice: str | None) -> Mode:
     """What stands behind a choice. Raises UnknownMode, and RoomFailed where its room could not load."""
     if choice not in CHOICES:
         raise UnknownMode(allowed=", ".join(CHOICES))
-    mode, room = CHOICES[choice]
+    mode = CHOICES[choice]
+    room = ROOMS[mode]
     if room in failed:
         raise failed[room]
     return import_module(f"...{room}.modes", __name__).modes()[mode]
@@ -49,8 +52,8 @@ def mode_of(choice: str | None) -> Mode:
 def options() -> list[io.DynamicCombo.Option]:
     """The widgets and sockets of each choice; one whose room could not load has none, and says so when it is run."""
     made = []
-    for choice, (_, room) in CHOICES.items():
-        inputs = [] if room in failed else mode_of(choice).inputs
+    for choice, mode in CHOICES.items():
+        inputs = [] if ROOMS[mode] in failed else mode_of(choice).inputs
         for it in inputs:
             it.tooltip = TOOLTIPS.get(it.id, it.tooltip)
         made.append(io.DynamicCombo.Option(choice, inputs))
