@@ -1,4 +1,4 @@
-"""Checks every file that git knows or could add: ruff, JSON, JavaScript syntax, and the registry's own validation."""
+"""Checks every file that git knows or could add, by the linters of their kinds and the registry's own validation."""
 
 import json
 import logging
@@ -32,9 +32,27 @@ def unique(pairs: list[tuple[str, object]]) -> dict:
     return dict(pairs)
 
 
-def ruff() -> list[str]:
-    done = subprocess.run([BIN / "ruff", "check", "--quiet", "."], cwd=REPO, capture_output=True, text=True)
+def complaints(program: str, *arguments: str | Path) -> list[str]:
+    """What a program of the virtual environment has to say, run in the repository, if it fails."""
+    done = subprocess.run([BIN / program, *arguments], cwd=REPO, capture_output=True, text=True)
     return [done.stdout + done.stderr] if done.returncode else []
+
+
+def ruff() -> list[str]:
+    return complaints("ruff", "check", "--quiet", ".")
+
+
+def shell() -> list[str]:
+    return complaints("shellcheck", *(path for path in files() if path.read_bytes().startswith(b"#!/usr/bin/env bash")))
+
+
+def docker() -> list[str]:
+    return [*complaints("hadolint", "docker/Dockerfile"),
+            *complaints("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker/compose.yaml")]
+
+
+def github() -> list[str]:
+    return complaints("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files(".github/workflows"))
 
 
 def json_files() -> list[str]:
@@ -66,13 +84,16 @@ def registry() -> list[str]:
     return [done.stdout] if done.returncode or "warning" in done.stdout.lower() else []
 
 
+CHECKS = (ruff, json_files, javascript, shell, docker, github, registry)
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    problems = [problem for check in (ruff, json_files, javascript, registry) for problem in check()]
+    problems = [problem for check in CHECKS for problem in check()]
     for problem in problems:
         log.error("%s", problem.strip())
     if not problems:
-        log.info("Ruff, JSON, JavaScript, registry: all good")
+        log.info("%s: all good", ", ".join(check.__name__ for check in CHECKS))
     sys.exit(bool(problems))
 
 

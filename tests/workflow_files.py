@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from setup_host import REPO
+
 
 @dataclass(frozen=True)
 class Node:
@@ -54,8 +56,9 @@ class Blueprint:
     given: list[str]
 
 
-def model(directory: str, repository: str, path: str) -> dict:
-    """A published model file as the editor wants it described; directory is ComfyUI's, below models."""
+def model(line: str) -> dict:
+    """A model file of docker/models.tsv as the editor wants it described; directory is ComfyUI's, below models."""
+    _, directory, repository, path, _ = line.split("\t")
     url = f"https://huggingface.co/{repository}/resolve/main/{path}"
     return {"name": path.rsplit("/", 1)[-1], "url": url, "directory": directory}
 
@@ -112,10 +115,9 @@ start somewhere else.
 
 {FIND}"""
 
-LTX2 = model("checkpoints", "Lightricks/LTX-2", "ltx-2-19b-distilled-fp8.safetensors")
-GEMMA = model("text_encoders", "Comfy-Org/ltx-2", "split_files/text_encoders/gemma_3_12B_it_fp8_scaled.safetensors")
-UPSCALER = model("latent_upscale_models", "Lightricks/LTX-2", "ltx-2-spatial-upscaler-x2-1.0.safetensors")
-SVD = model("checkpoints", "stabilityai/stable-video-diffusion-img2vid-xt", "svd_xt.safetensors")
+TABLE = REPO / "docker" / "models.tsv"
+LTX2, GEMMA, UPSCALER, SVD = (
+    model(line) for line in TABLE.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
 
 LTX2_START = """\
 **1. Get the models.** When one is missing, the editor says so on opening this workflow and has a download button for \

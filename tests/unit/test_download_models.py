@@ -1,0 +1,266 @@
+"""docker/download_models.sh against a loopback Hugging Face: what it gets, what it refuses, and what people read."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+from hub import Hub
+from setup_host import REPO
+
+SCRIPT = REPO / "docker" / "download_models.sh"
+BIG, SMALL, GATED = "Maker/Big/sub/big.safetensors", "Other/small/small.safetensors", "Shy/gated/gated.safetensors"
+ROWS = [("ltx2", "checkpoints", BIG), ("ltx2", "text_encoders", SMALL), ("svd", "checkpoints", GATED)]
+
+
+@pytest.fixture
+def hub():
+    random.seed(4)
+    with Hub({name: random.randbytes(size) for name, size in ((BIG, 300_000), (SMALL, 1000), (GATED, 2000))}) as it:
+        it.gated = {"Shy/gated"}
+        yield it
+
+
+@pytest.fixture
+def pack(tmp_path, hub):
+    """A copy of the script with a table of the hub's files, and a `sleep` that does not."""
+    docker = tmp_path / "comfyui" / "custom_nodes" / "pack" / "docker"
+    docker.mkdir(parents=True)
+    programs(docker).mkdir()
+    shutil.copy(SCRIPT, docker)
+    lines = ["# set\tfolder"]
+    for kind, folder, name in ROWS:
+        owner, repository, path = name.split("/", 2)
+        lines.append("\t".join((kind, folder, f"{owner}/{repository}", path, str(len(hub.files[name])))))
+    (docker / "models.tsv").write_text("\n".join(lines) + "\n")
+    fake(docker, "sleep", "exit 0")
+    return docker
+
+
+def programs(pack):
+    return pack.parents[3] / "bin"
+
+
+def fake(pack, name: str, body: str) -> None:
+    program = programs(pack) / name
+    program.write_text(f"#!/usr/bin/env bash\n{body}\n")
+    program.chmod(0o755)
+
+
+def start(pack, hub, *arguments, **environment):
+    env = {"PATH": f"{programs(pack)}:{os.environ['PATH']}", "HF_ENDPOINT": hub.url, "LANG": "C", **environment}
+    return subprocess.Popen([pack / "download_models.sh", *arguments], env=env, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def run(pack, hub, *arguments, **environment) -> tuple[int, str]:
+    process = start(pack, hub, *arguments, **environment)
+    words, _ = process.communicate(timeout=60)
+    return process.returncode, words
+
+
+def in_models(pack) -> dict[str, bytes]:
+    models = pack / "data" / "models"
+    return {str(path.relative_to(models)): path.read_bytes() for path in models.rglob("*") if path.is_file()}
+
+
+WHOLE_LTX2 = ["checkpoints/big.safetensors", "text_encoders/small.safetensors"]
+
+
+def test_files_come_whole_into_the_folders_of_the_host(pack, hub):
+    status, words = run(pack, hub, "ltx2")
+    assert status == 0 and "All there" in words
+    assert in_models(pack) == dict(zip(WHOLE_LTX2, (hub.files[BIG], hub.files[SMALL]), strict=True))
+    # Nothing is asked for again.
+    hub.asked.clear()
+    status, words = run(pack, hub, "ltx2")
+    assert status == 0 and words.count("is there") == 2 and hub.ranges() == []
+
+
+def test_a_killed_run_goes_on_where_it_stopped(pack, hub):
+    hub.breaks = [100_000] + [0] * 6
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "goes on from there" in words
+    # Not under its final name before it is whole.
+    assert "checkpoints/big.safetensors" not in in_models(pack)
+    hub.breaks, hub.asked = [], []
+    status, words = run(pack, hub, "ltx2")
+    assert status == 0 and hub.ranges()[0] == "bytes=100000-"
+    assert in_models(pack)["checkpoints/big.safetensors"] == hub.files[BIG]
+
+
+def test_a_line_that_breaks_again_and_again_is_taken_up_at_once(pack, hub):
+    hub.breaks = [100_000, 100_000]
+    status, words = run(pack, hub, "ltx2")
+    assert status == 0 and hub.ranges()[:3] == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_wrong_bytes_are_removed_and_never_get_the_final_name(pack, hub):
+    hub.wrong[BIG] = bytes(300_000)
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "another checksum than" in words and "It was removed" in words
+    # The other file still came.
+    assert "Not there: checkpoints/big.safetensors" in words
+    assert sorted(in_models(pack)) == [".xavi9-downloads/lock", "text_encoders/small.safetensors"]
+
+
+@pytest.mark.parametrize("verify, content, told", [
+    ((), b"mine", "of 4 bytes instead of 1000"), (("--verify",), bytes(1000), "its checksum is not"),
+    ((), bytes(1000), None)])
+def test_a_file_that_is_there_is_never_changed(pack, hub, verify, content, told):
+    mine = pack / "data" / "models" / "text_encoders" / "small.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(content)
+    status, words = run(pack, hub, *verify, "ltx2")
+    assert status == bool(told) and mine.read_bytes() == content
+    assert told is None or told in words and "It is left alone" in words
+
+
+def test_a_licence_to_accept_is_explained_with_its_page(pack, hub):
+    status, words = run(pack, hub, "all")
+    assert status == 1 and "HF_TOKEN is not set" in words and f"open {hub.url}/Shy/gated" in words
+    assert sorted(in_models(pack)) == [".xavi9-downloads/lock", *WHOLE_LTX2]
+
+
+@pytest.mark.parametrize("token, told", [("hf_right", None), ("hf_wrong", "refuses it to the token")])
+def test_the_token_opens_what_is_gated_and_goes_nowhere_else(pack, hub, token, told):
+    status, words = run(pack, hub, "svd", HF_TOKEN=token)
+    assert status == bool(told) and (told is None or told in words)
+    assert token not in words
+    # The storage refuses every authorization but its own signature.
+    assert {it[3] for it in hub.asked if it[1].startswith("/storage")} <= {None}
+    if not told:
+        assert in_models(pack) == {"checkpoints/gated.safetensors": hub.files[GATED]}
+
+
+def test_the_token_is_in_no_command_line(pack, hub):
+    fake(pack, "curl", f'printf "%s\\n" "$@" >> {pack}/argv; exec /usr/bin/curl "$@"')
+    assert run(pack, hub, "svd", HF_TOKEN="hf_right")[0] == 0
+    assert "hf_right" not in (pack / "argv").read_text() and "--head" in (pack / "argv").read_text()
+
+
+@pytest.mark.parametrize("gone", [BIG, SMALL])
+def test_what_the_hub_no_longer_has_is_named(pack, hub, gone):
+    del hub.files[gone]
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "Hugging Face has no" in words and gone.split("/", 2)[2] in words
+
+
+def test_a_hub_that_cannot_be_reached_is_told_with_curls_words(pack, hub):
+    status, words = run(pack, hub, "svd", HF_ENDPOINT="http://127.0.0.1:9")
+    assert status == 1 and "http://127.0.0.1:9 cannot be reached" in words and "Failed to connect" in words
+
+
+def test_a_dry_run_writes_nothing(pack, hub):
+    status, words = run(pack, hub, "--dry-run", "ltx2")
+    assert status == 0 and words.count("would be downloaded") == 2 and "Free there" in words
+    assert not (pack / "data").exists() and hub.ranges() == []
+
+
+def test_too_little_room_is_told_before_anything_is_asked(pack, hub):
+    fake(pack, "df", "echo Avail; echo 1000300000")
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "That does not fit" in words and hub.asked == []
+
+
+def test_a_full_disk_in_the_middle_keeps_what_came(pack, hub):
+    models = pack / "data" / "models"
+    models.mkdir(parents=True)
+    # A file may grow to 100 blocks of 1024 bytes here, as on a disk that is full then.
+    fake(pack, "curl", 'ulimit -f 100; trap "" XFSZ; exec /usr/bin/curl "$@"')
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "The disk is full" in words
+    (part,) = (models / ".xavi9-downloads").glob("big*")
+    assert part.stat().st_size == 100 * 1024
+    (programs(pack) / "curl").unlink()
+    hub.asked.clear()
+    assert run(pack, hub, "ltx2")[0] == 0 and hub.ranges()[0] == "bytes=102400-"
+
+
+def test_two_at_once_do_not_meet(pack, hub):
+    parts = pack / "data" / "models" / ".xavi9-downloads"
+    parts.mkdir(parents=True)
+    with subprocess.Popen(["flock", parts / "lock", "sleep", "30"], start_new_session=True) as other:
+        try:
+            for _ in range(100):
+                status, words = run(pack, hub, "ltx2")
+                if status:
+                    break
+            assert "Another download_models.sh is at work" in words
+        finally:
+            os.killpg(other.pid, signal.SIGKILL)
+
+
+def test_an_interrupt_says_how_to_go_on(pack, hub):
+    # A test run in the background has it ignored, and so would the script.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    fake(pack, "sha256sum", f": > {pack}/hashing; exec /bin/sleep 30")
+    process = start(pack, hub, "ltx2")
+    signal.signal(signal.SIGINT, before)
+    while not (pack / "hashing").exists():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    words, _ = process.communicate(timeout=20)
+    assert process.returncode == 130 and "goes on from here" in words
+    assert "checkpoints/big.safetensors" not in in_models(pack)
+
+
+def test_the_folder_is_the_one_asked_for_else_comfyuis_else_composes(pack, hub, tmp_path):
+    def folder(*arguments, **environment):
+        return re.match(r"Models: (.*)", run(pack, hub, *arguments, "list", **environment)[1])[1]
+
+    assert folder() == str(pack / "data" / "models")
+    (pack / ".env").write_text("NGC_API_KEY=$(touch /tmp/never)\nXAVI9_DATA=../elsewhere\n")
+    assert folder() == str(pack.parent / "elsewhere" / "models")
+    assert folder(XAVI9_DATA="/srv/x") == "/srv/x/models"
+    comfyui = pack.parents[2]
+    (comfyui / "main.py").touch()
+    (comfyui / "models").mkdir()
+    assert folder() == str(comfyui / "models")
+    assert folder("--models", str(tmp_path)) == str(tmp_path)
+
+
+@pytest.mark.parametrize("arguments, told", [((), "usage"), (("ltx3",), "does not know 'ltx3'")])
+def test_a_wrong_call_is_answered_with_the_usage(pack, hub, arguments, told):
+    status, words = run(pack, hub, *arguments)
+    assert status == 2 and told in words and "usage: download_models.sh" in words
+
+
+def shipped() -> list[list[str]]:
+    table = (REPO / "docker" / "models.tsv").read_text(encoding="utf-8")
+    return [line.split("\t") for line in table.splitlines() if not line.startswith("#")]
+
+
+def offered(node: dict) -> list[tuple]:
+    return [(it["directory"], it["url"]) for it in node.get("properties", {}).get("models", [])]
+
+
+def test_the_editor_offers_the_files_of_the_table_and_no_others():
+    graphs = [json.loads(path.read_text(encoding="utf-8")) for path in
+              (*(REPO / "workflows").glob("*.json"), *(REPO / "subgraphs").glob("*.json"))]
+    nodes = [node for graph in graphs for part in (graph, *graph.get("definitions", {}).get("subgraphs", ()))
+             for node in part["nodes"]]
+    listed = {(folder, f"https://huggingface.co/{repository}/resolve/main/{path}")
+              for _, folder, repository, path, _ in shipped()}
+    assert {it for node in nodes for it in offered(node)} == listed
+
+
+def test_every_message_that_names_the_script_names_a_set_of_it():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (REPO / "nodes").rglob("*.py"))
+    named = re.findall(r'(?:model_path|checkpoint_path)\b[^\n]*, "(\w+)"\)[^,]|model="(\w+)"', code)
+    assert {one or other for one, other in named} == {kind for kind, *_ in shipped()}
+
+
+def test_the_readme_names_every_file_of_the_table():
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    assert [path for *_, path, _ in shipped() if path.rpartition("/")[2] not in text] == []
+
+
+def test_the_stand_ins_checksum_is_sha256(hub):
+    assert hashlib.sha256(hub.files[SMALL]).hexdigest() in str(
+        subprocess.run(["curl", "-sI", f"{hub.url}/Other/small/resolve/main/small.safetensors"], capture_output=True))
