@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# Looks whether this machine can run the containers of compose.yaml, makes .env and the data folders, and logs in to
+# NVIDIA's registry if a Cosmos is to be started. Safe to repeat.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+FAILED=0
+TOOLKIT=https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html
+
+good() { printf 'good   %s\n' "$*"; }
+note() { printf 'note   %s\n' "$*"; }
+# What is wrong, and how to mend it.
+bad() {
+    printf 'WRONG  %s\n' "$1"
+    printf '       %s\n' "${@:2}"
+    FAILED=1
+}
+
+# The value of a name: the environment's, else that of .env, which is read and never executed.
+value() {
+    local line
+    [[ -n ${!1:-} ]] && { printf '%s' "${!1}"; return; }
+    line=$(grep "^$1=" .env | tail -n 1) || return 0
+    line=${line#*=}
+    # As compose reads it: quotes around a value are not part of it.
+    [[ $line =~ ^\"(.*)\"$ || $line =~ ^\'(.*)\'$ ]] && line=${BASH_REMATCH[1]}
+    printf '%s' "$line"
+}
+gigabytes() { awk -v kib="$1" 'BEGIN { printf "%.0f", kib * 1024 / 1e9 }'; }
+meminfo() { awk -v name="$1:" '$1 == name { print $2 }' /proc/meminfo; }
+free_on() {
+    local folder=$1
+    until [[ -d $folder ]]; do folder=$(dirname "$folder"); done
+    df -k --output=avail "$folder" | tail -n 1
+}
+starts() { [[ ,$(value COMPOSE_PROFILES), == *,$1,* ]]; }
+
+make_env() {
+    if [[ -e .env ]]; then
+        good ".env is there"
+    else
+        (umask 077 && cp .env.example .env)
+        # Root makes them for the example's user: ComfyUI is not to run as root.
+        ((EUID == 0)) || sed -i "s/^XAVI9_UID=.*/XAVI9_UID=$(id -u)/; s/^XAVI9_GID=.*/XAVI9_GID=$(id -g)/" .env
+        good ".env made; look at it: which Cosmos to start, where models lie, who may reach the editor"
+    fi
+}
+
+check_machine() {
+    local machine
+    machine=$(uname -m)
+    case $machine in
+    x86_64) good "processor: x86_64" ;;
+    aarch64)
+        good "processor: aarch64"
+        ! starts predict1 || bad "COMPOSE_PROFILES names predict1, which NVIDIA makes for x86_64 only." \
+            "Set COMPOSE_PROFILES=cosmos3 in .env: Cosmos3 runs on this machine."
+        ;;
+    *) bad "The processor is $machine; the images are made for x86_64 and aarch64." ;;
+    esac
+}
+
+check_gpu() {
+    local answer name driver memory
+    command -v nvidia-smi >/dev/null ||
+        { bad "nvidia-smi is missing: there is no NVIDIA driver." "Install it, 580 or newer, and restart."; return; }
+    answer=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader,nounits 2>&1) ||
+        { bad "nvidia-smi says: $answer" "Mend the driver; after an update of it, restart the machine."; return; }
+    while IFS=, read -r name driver memory; do
+        driver=${driver# } memory=${memory# }
+        if ((${driver%%.*} < 580)); then
+            bad "$name: the driver is $driver; CUDA 13 needs 580 or newer." "Update the driver, then restart."
+        elif [[ $memory =~ ^[0-9]+$ ]]; then
+            good "GPU: $name, driver $driver, $((memory * 1048576 / 1000000000)) GB of its own"
+        else
+            # On a DGX Spark the GPU has none of its own, and nvidia-smi says [N/A].
+            good "GPU: $name, driver $driver, the machine's memory"
+        fi
+    done <<<"$answer"
+}
+
+check_memory() {
+    local total free
+    total=$(gigabytes "$(meminfo MemTotal)") free=$(gigabytes "$(meminfo MemAvailable)")
+    if ((total >= 60)); then
+        good "memory: $total GB, $free GB of them free"
+    else
+        note "memory: $total GB. LTX-2 in FP8 has 40 GB of files; what does not fit is read again and again."
+    fi
+}
+
+check_docker() {
+    local answer version user
+    user=$(id -un)
+    command -v docker >/dev/null ||
+        { bad "docker is missing." "Install Docker Engine: https://docs.docker.com/engine/install/"; return; }
+    if ! answer=$(docker info 2>&1); then
+        case $answer in
+        *"permission denied"*)
+            bad "User $user may not use Docker." "sudo usermod -aG docker $user, then log out and in again"
+            ;;
+        *) bad "Docker does not answer: $(tail -n 1 <<<"$answer")" "sudo systemctl start docker" ;;
+        esac
+        return
+    fi
+    # Only these lines: the name of a DGX Spark's kernel has nvidia in it too.
+    if grep -Eq '^ *Runtimes:.* nvidia( |$)|^ *cdi: nvidia\.com/gpu' <<<"$answer"; then
+        good "Docker, with NVIDIA's container toolkit"
+    else
+        bad "Docker cannot give a GPU to a container: NVIDIA's container toolkit is missing." "Install it: $TOOLKIT" \
+            "then: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+    fi
+    version=$(docker compose version --short 2>/dev/null) ||
+        { bad "docker compose is missing." "Install the package docker-compose-plugin, 2.24 or newer."; return; }
+    version=${version#v}
+    if [[ $(printf '2.24\n%s\n' "$version" | sort -V | head -n 1) == 2.24 ]]; then
+        good "docker compose $version"
+    else
+        bad "docker compose is $version; compose.yaml needs 2.24 or newer." "Update the package docker-compose-plugin."
+    fi
+}
+
+check_disk() {
+    local images data free need=20
+    images=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null) || images=/var/lib/docker
+    # The image of ComfyUI; each NIM brings an image and some 50 GB of weights into Docker's own folder.
+    starts cosmos3 && need=$((need + 100))
+    starts predict1 && need=$((need + 200))
+    free=$(gigabytes "$(free_on "$images")")
+    if ((free >= need)); then
+        good "disk: $free GB free in $images, for images and the NIM's weights"
+    else
+        note "disk: $free GB free in $images. Images and the NIM's weights take about $need GB, if they are not there yet."
+    fi
+    data=$(realpath -m "$(value XAVI9_DATA)")
+    free=$(gigabytes "$(free_on "$data")")
+    need=51
+    [[ -d $data/models ]] && need=$((need - $(gigabytes "$(du -sk "$data/models" | cut -f 1)")))
+    if ((free >= need)); then
+        good "disk: $free GB free in $data, for models and videos"
+    else
+        bad "disk: $free GB free in $data; LTX-2 and SVD-XT take $need GB more." \
+            "Make room, or set XAVI9_DATA in .env to a folder on another disk."
+    fi
+}
+
+# Docker would make them itself, but as root, and ComfyUI could not write there.
+make_folders() {
+    local data owner folder
+    data=$(realpath -m "$(value XAVI9_DATA)")
+    for folder in models input output user; do
+        [[ -d $data/$folder ]] && continue
+        mkdir -p "$data/$folder" 2>/dev/null ||
+            { bad "$data/$folder cannot be made by $(id -un)." "Set XAVI9_DATA in .env to their own folder."; return; }
+        ((EUID)) || chown "$(value XAVI9_UID):$(value XAVI9_GID)" "$data/$folder"
+    done
+    good "folders: models, input, output and user in $data"
+    owner=$(stat -c %u:%g "$data"/models 2>/dev/null) || return 0
+    [[ $owner == "$(value XAVI9_UID):$(value XAVI9_GID)" ]] ||
+        bad "ComfyUI would run as $(value XAVI9_UID):$(value XAVI9_GID), and $data/models belongs to $owner." \
+            "Set XAVI9_UID and XAVI9_GID in .env to the owner's, or give the folders to that user."
+}
+
+log_in() {
+    local key answer
+    if ! starts cosmos3 && ! starts predict1; then
+        note "No Cosmos is started: COMPOSE_PROFILES in .env names neither cosmos3 nor predict1."
+        return
+    fi
+    key=$(value NGC_API_KEY)
+    if [[ -z $key ]]; then
+        bad "NGC_API_KEY is empty, and a Cosmos is to be started." \
+            "Make a key at https://org.ngc.nvidia.com/setup/api-keys and put it into .env after NGC_API_KEY="
+    elif [[ ! $key =~ ^[!-~]+$ ]]; then
+        bad "NGC_API_KEY has spaces, quotes of another alphabet or an end of line of Windows in it." \
+            "It is one word. Write it again in .env after NGC_API_KEY="
+    elif answer=$(printf %s "$key" | docker login nvcr.io --username "\$oauthtoken" --password-stdin 2>&1); then
+        good "logged in to nvcr.io"
+    else
+        bad "nvcr.io refuses the key: ${answer//$key/***}" \
+            "See at https://org.ngc.nvidia.com/setup/api-keys whether it is valid and may read the catalog."
+    fi
+}
+
+make_env
+check_machine
+check_gpu
+check_memory
+check_docker
+check_disk
+make_folders
+log_in
+if ((FAILED)); then
+    echo "Mend what is WRONG and run this again."
+    exit 1
+fi
+cat <<'END'
+All good. Next, in this folder:
+  ./download_models.sh all     LTX-2 and SVD-XT, 51 GB
+  docker compose up -d         builds and starts; then http://localhost:8188
+END
