@@ -130,7 +130,7 @@ check_disk() {
     if ((free >= need)); then
         good "disk: $free GB free in $images, for images and the NIM's weights"
     else
-        note "disk: $free GB free in $images. Images and the NIM's weights take about $need GB, if they are not there yet."
+        note "disk: $free GB free in $images. Images and the NIM's weights, if not there yet, take $need GB."
     fi
     data=$(realpath -m "$(value XAVI9_DATA)")
     free=$(gigabytes "$(free_on "$data")")

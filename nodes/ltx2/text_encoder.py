@@ -133,7 +133,9 @@ class TextEncoder:
         check(place.name, WANTED, needed, given, looks_like(tensors))
         self.width = config.hidden_size * (config.num_hidden_layers + 1)
         self.tokens = tokenizer(place, tensors)
-        rope = dict(type(model.rotary_emb)(config).named_buffers(prefix="rotary_emb"))
+        # Of transformers 4 there are two, each with a config of its own.
+        ropes = [(name, it) for name, it in model.named_modules() if isinstance(it, type(model.rotary_emb))]
+        rope = {key: it for name, own in ropes for key, it in type(own)(own.config).named_buffers(prefix=name)}
         # Lightricks' folder holds the bfloat16 weights as float32.
         stored = torch.bfloat16 if place.is_dir() else weights["layers.0.input_layernorm.weight"].dtype
         dtype = layers.compute_dtype(stored)

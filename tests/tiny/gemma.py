@@ -92,11 +92,12 @@ def write_file(path: Path, *, weights: str = "bf16", seed: int = 0, hidden: int 
 
 
 def _config() -> dict:
-    rope = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+    # As Google's config.json says it, which transformers 4 and 5 both read.
+    rope = {"rope_theta": 1000000.0, "rope_local_base_freq": 10000.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
     text = {"hidden_size": 32, "num_hidden_layers": 48, "num_attention_heads": 1, "num_key_value_heads": 1,
             "head_dim": _HEAD, "query_pre_attn_scalar": _HEAD, "intermediate_size": _FEED_FORWARD,
-            "vocab_size": VOCABULARY, "sliding_window": 1024, "rope_parameters": rope}
+            "vocab_size": VOCABULARY, "sliding_window": 1024, **rope}
     vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
               "image_size": 28, "patch_size": 14}
     return {"text_config": text, "vision_config": vision, "mm_tokens_per_image": 4}
