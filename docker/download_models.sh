@@ -107,11 +107,12 @@ matches() { [[ $(sha256sum "$1" | cut -d ' ' -f 1) == "$SHA256" ]]; }
 
 # One file: there already, downloaded now, or a reason why not.
 get() {
-    local folder=$1 repository=$2 path=$3 name target part
+    local folder=$1 repository=$2 path=$3 known=$4 name target part
     name=${path##*/}
     target=$MODELS/$folder/$name
     say "$folder/$name"
     ask "$repository" "$path" || return
+    [[ $SHA256 == "$known" ]] || say "  Hugging Face has another file there now than this pack knows: sha256 $SHA256."
     if [[ -e $target ]]; then
         (($(size_of "$target") == SIZE)) ||
             { fail "  A file of this name is there, of $(size_of "$target") bytes instead of $SIZE. $LEFT"; return; }
@@ -138,7 +139,7 @@ get() {
 # Bytes of the files that are missing, less what of them has come.
 missing() {
     local bytes=0 folder path size
-    while IFS=$'\t' read -r _ folder _ path size; do
+    while IFS=$'\t' read -r _ folder _ path size _; do
         [[ -e $MODELS/$folder/${path##*/} ]] || bytes=$((bytes + size))
     done < <(rows "$1")
     local come=0
@@ -154,7 +155,7 @@ free() {
 
 list() {
     local set folder path size state
-    while IFS=$'\t' read -r set folder _ path size; do
+    while IFS=$'\t' read -r set folder _ path size _; do
         state=missing
         [[ -e $MODELS/$folder/${path##*/} ]] && state=there
         printf '%-5s %-8s %8s  %s\n' "$set" "$state" "$(gb "$size")" "$folder/${path##*/}"
@@ -199,8 +200,8 @@ if [[ -z $DRY ]]; then
     trap 'echo; say "Interrupted. Run the same again, and it goes on from here." >&2; exit 130' INT TERM
 fi
 FAILED=()
-while IFS=$'\t' read -r _ folder repository path _; do
-    get "$folder" "$repository" "$path" || FAILED+=("$folder/${path##*/}")
+while IFS=$'\t' read -r _ folder repository path _ known; do
+    get "$folder" "$repository" "$path" "$known" || FAILED+=("$folder/${path##*/}")
 done < <(rows "$WANTED")
 if ((${#FAILED[@]})); then
     say "Not there: ${FAILED[*]}" >&2

@@ -58,9 +58,9 @@ class Blueprint:
 
 def model(line: str) -> dict:
     """A model file of docker/models.tsv as the editor wants it described; directory is ComfyUI's, below models."""
-    _, directory, repository, path, _ = line.split("\t")
-    url = f"https://huggingface.co/{repository}/resolve/main/{path}"
-    return {"name": path.rsplit("/", 1)[-1], "url": url, "directory": directory}
+    _, directory, repository, path, _, sha256 = line.split("\t")
+    return {"name": path.rsplit("/", 1)[-1], "url": f"https://huggingface.co/{repository}/resolve/main/{path}",
+            "directory": directory, "hash": sha256, "hash_type": "SHA256"}
 
 
 # Nothing in backticks: Nodes 2.0 shows code in a note blue on blue.

@@ -36,10 +36,15 @@ def pack(tmp_path, hub):
     lines = ["# set\tfolder"]
     for kind, folder, name in ROWS:
         owner, repository, path = name.split("/", 2)
-        lines.append("\t".join((kind, folder, f"{owner}/{repository}", path, str(len(hub.files[name])))))
+        content = hub.files[name]
+        lines.append("\t".join((kind, folder, f"{owner}/{repository}", path, str(len(content)), sha256(content))))
     (docker / "models.tsv").write_text("\n".join(lines) + "\n")
     fake(docker, "sleep", "exit 0")
     return docker
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def programs(pack):
@@ -151,6 +156,13 @@ def test_what_the_hub_no_longer_has_is_named(pack, hub, gone):
     assert status == 1 and "Hugging Face has no" in words and gone.split("/", 2)[2] in words
 
 
+def test_another_file_than_the_tables_is_told_and_still_whole(pack, hub):
+    hub.files[SMALL] = b"newer"
+    status, words = run(pack, hub, "ltx2")
+    assert status == 0 and f"another file there now than this pack knows: sha256 {sha256(b'newer')}" in words
+    assert in_models(pack)["text_encoders/small.safetensors"] == b"newer"
+
+
 def test_a_hub_that_cannot_be_reached_is_told_with_curls_words(pack, hub):
     status, words = run(pack, hub, "svd", HF_ENDPOINT="http://127.0.0.1:9")
     assert status == 1 and "http://127.0.0.1:9 cannot be reached" in words and "Failed to connect" in words
@@ -237,7 +249,9 @@ def shipped() -> list[list[str]]:
 
 
 def offered(node: dict) -> list[tuple]:
-    return [(it["directory"], it["url"]) for it in node.get("properties", {}).get("models", [])]
+    models = node.get("properties", {}).get("models", [])
+    assert {it["hash_type"] for it in models} <= {"SHA256"}
+    return [(it["directory"], it["url"], it["hash"]) for it in models]
 
 
 def test_the_editor_offers_the_files_of_the_table_and_no_others():
@@ -245,8 +259,8 @@ def test_the_editor_offers_the_files_of_the_table_and_no_others():
               (*(REPO / "workflows").glob("*.json"), *(REPO / "subgraphs").glob("*.json"))]
     nodes = [node for graph in graphs for part in (graph, *graph.get("definitions", {}).get("subgraphs", ()))
              for node in part["nodes"]]
-    listed = {(folder, f"https://huggingface.co/{repository}/resolve/main/{path}")
-              for _, folder, repository, path, _ in shipped()}
+    listed = {(folder, f"https://huggingface.co/{repository}/resolve/main/{path}", known)
+              for _, folder, repository, path, _, known in shipped()}
     assert {it for node in nodes for it in offered(node)} == listed
 
 
@@ -258,9 +272,9 @@ def test_every_message_that_names_the_script_names_a_set_of_it():
 
 def test_the_readme_names_every_file_of_the_table():
     text = (REPO / "README.md").read_text(encoding="utf-8")
-    assert [path for *_, path, _ in shipped() if path.rpartition("/")[2] not in text] == []
+    assert [path for *_, path, _, _ in shipped() if path.rpartition("/")[2] not in text] == []
 
 
 def test_the_stand_ins_checksum_is_sha256(hub):
-    assert hashlib.sha256(hub.files[SMALL]).hexdigest() in str(
+    assert sha256(hub.files[SMALL]) in str(
         subprocess.run(["curl", "-sI", f"{hub.url}/Other/small/resolve/main/small.safetensors"], capture_output=True))
