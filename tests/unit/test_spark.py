@@ -9,8 +9,8 @@ from xavi9videos.nodes.ltx2 import attention, sampling
 from xavi9videos.nodes.svd import decode
 from xavi9videos.nodes.svd import sampling as svd
 
-ROWS = [re.split(r" *\| *", line.strip("|"))
-        for line in (REPO / "docs" / "spark.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+TEXT = (REPO / "docs" / "spark.md").read_text(encoding="utf-8")
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("|")]
 # As published: 48 blocks, 32 heads of 128 (sound: 64), Gemma's 49 states of 3840 values.
 CONFIG = SimpleNamespace(num_layers=48, num_attention_heads=32, attention_head_dim=128, audio_num_attention_heads=32,
                          audio_attention_head_dim=64)
@@ -20,7 +20,7 @@ IMAGE = torch.zeros(1, 8, 8, 3)
 
 
 def told(start: str) -> list[str]:
-    [row] = [it for it in ROWS if it[0].strip().startswith(start)]
+    [row] = [it for it in ROWS if it[0].startswith(start)]
     return row
 
 
@@ -43,7 +43,7 @@ def test_ltx2():
     check("the same, dev", 27.1, computing(dev))
     check("the same, from a picture", 27.1, computing(distilled, first_image=IMAGE))
     check("LTX-2 FP8, 1920x1080", 27.1, computing(sampling.refining(), width=1920, height=1080))
-    check("LTX-2 in bf16", 43.3, computing(distilled))
+    check("LTX-2 in bf16, 768x512", 43.3, computing(distilled))
 
 
 def test_svd():
@@ -58,10 +58,9 @@ def test_svd():
 
 
 def test_what_fits_together_adds_up():
-    text = (REPO / "docs" / "spark.md").read_text(encoding="utf-8")
-    sums = re.findall(r"(\d+) \+ (\d+) \(1080p: (\d+)\) \+ 8 for the system \+ 8 in reserve = (\d+) \((\d+)\)", text)
+    sums = re.findall(r"(\d+) \+ (\d+) \(1080p: (\d+)\) \+ 8 for the system \+ 8 in reserve = (\d+) \((\d+)\)", TEXT)
     [(nim, small, large, one, other)] = sums
     assert int(nim) + int(small) + 16 == int(one) and int(nim) + int(large) + 16 == int(other)
-    for nim, app, total in re.findall(r"(\d+) \+ (\d+) \+ 16 = (\d+) GB", text):
+    for nim, app, total in re.findall(r"(\d+) \+ (\d+) \+ 16 = (\d+) GB", TEXT):
         assert int(nim) + int(app) + 16 == int(total)
-    assert (REPO / "docs" / "spark.md").read_text().count("44 GiB = 47 GB") == 1 and round(44 * 1.073741824) == 47
+    assert TEXT.count("44 GiB = 47 GB") == 1 and round(44 * 1.073741824) == 47
