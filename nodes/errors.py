@@ -257,8 +257,8 @@ class ModelFileMissing(Failure):
     code = "model_file_missing"
     text = "The model file {file} is not in {folder}."
     remedy = (
-        "Run `bash docker/download_models.sh {model}` in the pack's folder, or put the file there yourself, then press R "
-        "in the editor to refresh the lists."
+        "Run `bash docker/download_models.sh {model}` in the pack's folder, or put the file there yourself, then press "
+        "R in the editor to refresh the lists."
     )
 
 
