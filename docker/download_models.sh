@@ -32,21 +32,29 @@ size_of() { stat -c %s "$1" 2>/dev/null || echo 0; }
 # The lines of the table, of one set or of all.
 rows() { awk -F '\t' -v wanted="$1" '!/^#/ && (wanted == "all" || $1 == wanted)' "$TABLE"; }
 
-models_folder() {
+# Where the models go, and why there.
+choose_folder() {
     local comfyui data
     comfyui=$(cd "$HERE/../../.." && pwd)
-    if [[ -f $comfyui/main.py && -d $comfyui/models ]]; then
-        say "$comfyui/models"
-        return
+    if [[ -n $MODELS ]]; then
+        WHY='asked for'
+    elif [[ -f $comfyui/main.py && -d $comfyui/models ]]; then
+        MODELS=$comfyui/models WHY='of the ComfyUI that this pack lies in'
+    else
+        # As compose reads .env: no quotes around a value, else no comment and no spaces.
+        data=${XAVI9_DATA:-$(sed -n 's/^XAVI9_DATA=[[:space:]]*//p' "$HERE/.env" 2>/dev/null | tail -n 1 |
+            sed -E "s/^(['\"])(.*)\1.*/\2/; t; s/(^|[[:space:]]+)#.*//; s/[[:space:]]+$//" || true)}
+        data=${data:-./data}
+        MODELS=$(cd "$HERE" && realpath -m "${data/#\~/$HOME}/models") WHY="docker compose's, from XAVI9_DATA"
     fi
-    data=${XAVI9_DATA:-$(sed -n 's/^XAVI9_DATA=//p' "$HERE/.env" 2>/dev/null | tail -n 1)}
-    (cd "$HERE" && realpath -m "${data:-data}/models")
+    MODELS=$(realpath -m "$MODELS")
+    PARTS=$MODELS/.xavi9-downloads
 }
 
 # curl with the token, if there is one; it goes through a file descriptor, since anybody can read a command line.
 hub() {
     local token=${HF_TOKEN:-}
-    curl --silent --show-error --connect-timeout 20 --speed-limit 1000 --speed-time 60 \
+    curl --silent --show-error --suppress-connect-headers --connect-timeout 20 --speed-limit 1000 --speed-time 60 \
         --config <(printf '%s\n' "${token:+header = \"Authorization: Bearer $token\"}") "$@"
 }
 
@@ -63,7 +71,7 @@ ask() {
     if [[ $status == 404 || $code == RepoNotFound ]]; then
         fail "  Hugging Face has no $path in $repository any more. Look for it on $HUB/$repository."
     elif [[ $status == 401 || $status == 403 ]]; then
-        explain_licence "$repository"
+        explain_refusal "$repository" "$status"
     elif [[ ! $SIZE =~ ^[0-9]+$ || ! $SHA256 =~ ^[0-9a-f]{64}$ ]]; then
         fail "  Hugging Face tells neither size nor checksum of $path (HTTP $status). Try again later."
     fi
@@ -71,12 +79,16 @@ ask() {
 
 header() { awk -F ': ' -v name="$1" 'tolower($1) == name { value = $2 } END { print value }' <<<"$2"; }
 
-explain_licence() {
+explain_refusal() {
     if [[ -z ${HF_TOKEN:-} ]]; then
         fail "  Its licence has to be accepted first, and HF_TOKEN is not set:
     1. open $HUB/$1, log in and accept the licence
     2. make a token that may read: $HUB/settings/tokens
     3. export HF_TOKEN=...    and run this again"
+    elif [[ $2 == 401 ]]; then
+        fail "  Hugging Face does not know the token in HF_TOKEN: it is not whole, has expired or was deleted.
+    Make a new one: $HUB/settings/tokens
+    or unset HF_TOKEN: only files whose licence has to be accepted need it"
     else
         fail "  Hugging Face refuses it to the token in HF_TOKEN:
     1. open $HUB/$1 as the owner of the token and accept the licence
@@ -94,7 +106,7 @@ transfer() {
             hub --no-silent "$bar" --fail --location --continue-at - --output "$part" "$url" || status=$?
             # 23: it could not write.
             ((status == 23)) &&
-                { fail "  The disk is full, or $PARTS cannot be written. What has come stays for the next run."; return; }
+                { fail "  The disk is full, or $PARTS cannot be written. What came stays for the next run."; return; }
             (($(size_of "$part") > before)) || break
         done
         (($(size_of "$part") >= SIZE)) && return
@@ -126,25 +138,25 @@ get() {
         say "  would be downloaded: $(gb $((SIZE - $(size_of "$part")))) of $(gb "$SIZE")"
         return
     fi
-    mkdir -p "$MODELS/$folder" || { fail "  $MODELS/$folder cannot be made."; return; }
+    mkdir -p "$MODELS/$folder" && [[ -w $MODELS/$folder ]] ||
+        { fail "  User $(id -u) cannot write there. Give $MODELS/$folder to that user."; return; }
     say "  $(gb "$SIZE")"
     transfer "$HUB/$repository/resolve/main/$path" "$part" || return
     say "  comparing its checksum"
     matches "$part" ||
-        { rm -f "$part"; fail "  What came has another checksum than $SHA256. It was removed; run this again."; return; }
-    mv -n "$part" "$target"
+        { rm -f "$part"; fail "  What came has another checksum than $SHA256. It was removed: run again."; return; }
+    mv -n "$part" "$target" || return
     say "  there now"
 }
 
 # Bytes of the files that are missing, less what of them has come.
 missing() {
-    local bytes=0 folder path size
-    while IFS=$'\t' read -r _ folder _ path size _; do
-        [[ -e $MODELS/$folder/${path##*/} ]] || bytes=$((bytes + size))
+    local bytes=0 folder path size known
+    while IFS=$'\t' read -r _ folder _ path size known; do
+        [[ -e $MODELS/$folder/${path##*/} ]] ||
+            bytes=$((bytes + size - $(size_of "$PARTS/${path##*/}.$known")))
     done < <(rows "$1")
-    local come=0
-    [[ -d $PARTS ]] && come=$(du -sb "$PARTS" | cut -f 1)
-    say $((bytes > come ? bytes - come : 0))
+    say "$bytes"
 }
 
 free() {
@@ -174,9 +186,8 @@ while (($#)); do
     esac
     shift
 done
-MODELS=$(realpath -m "${MODELS:-$(models_folder)}")
-PARTS=$MODELS/.xavi9-downloads
-say "Models: $MODELS"
+choose_folder
+say "Models: $MODELS ($WHY)"
 case $WANTED in
 '') usage >&2; say >&2; list >&2; exit 2 ;;
 list) list; exit ;;
@@ -194,7 +205,7 @@ if ((NEEDED && NEEDED + SPARE > FREE)); then
 fi
 if [[ -z $DRY ]]; then
     mkdir -p "$PARTS" 2>/dev/null && [[ -w $PARTS ]] ||
-        { say "$MODELS cannot be written by user $(id -u). Give it to that user, or choose another with --models." >&2; exit 1; }
+        { say "User $(id -u) cannot write to $MODELS. Give it to that user, or choose another: --models" >&2; exit 1; }
     exec 9>"$PARTS/lock"
     flock -n 9 || { say "Another download_models.sh is at work in $MODELS." >&2; exit 1; }
     trap 'echo; say "Interrupted. Run the same again, and it goes on from here." >&2; exit 130' INT TERM
@@ -204,7 +215,7 @@ while IFS=$'\t' read -r _ folder repository path _ known; do
     get "$folder" "$repository" "$path" "$known" || FAILED+=("$folder/${path##*/}")
 done < <(rows "$WANTED")
 if ((${#FAILED[@]})); then
-    say "Not there: ${FAILED[*]}" >&2
+    say "Failed: ${FAILED[*]}" >&2
     exit 1
 fi
 if [[ -z $DRY ]]; then

@@ -16,15 +16,13 @@ bad() {
     FAILED=1
 }
 
-# The value of a name: the environment's, else that of .env, which is read and never executed.
+# The value of a name as compose has it, else a default: the environment's; that of .env, which is read and never
+# executed, without the quotes around it, or else without a comment and spaces.
 value() {
-    local line
-    [[ -n ${!1:-} ]] && { printf '%s' "${!1}"; return; }
-    line=$(grep "^$1=" .env | tail -n 1) || return 0
-    line=${line#*=}
-    # As compose reads it: quotes around a value are not part of it.
-    [[ $line =~ ^\"(.*)\"$ || $line =~ ^\'(.*)\'$ ]] && line=${BASH_REMATCH[1]}
-    printf '%s' "$line"
+    local found=${!1:-}
+    [[ -n $found ]] || found=$(sed -n "s/^$1=[[:space:]]*//p" .env | tail -n 1 |
+        sed -E "s/^(['\"])(.*)\1.*/\2/; t; s/(^|[[:space:]]+)#.*//; s/[[:space:]]+$//")
+    printf %s "${found:-${2:-}}"
 }
 gigabytes() { awk -v kib="$1" 'BEGIN { printf "%.0f", kib * 1024 / 1e9 }'; }
 meminfo() { awk -v name="$1:" '$1 == name { print $2 }' /proc/meminfo; }
@@ -33,6 +31,12 @@ free_on() {
     until [[ -d $folder ]]; do folder=$(dirname "$folder"); done
     df -k --output=avail "$folder" | tail -n 1
 }
+data_folder() {
+    local data
+    data=$(value XAVI9_DATA ./data)
+    realpath -m "${data/#\~/$HOME}"
+}
+user_of_comfyui() { printf '%s:%s' "$(value XAVI9_UID 1000)" "$(value XAVI9_GID 1000)"; }
 starts() { [[ ,$(value COMPOSE_PROFILES), == *,$1,* ]]; }
 
 make_env() {
@@ -43,6 +47,10 @@ make_env() {
         # Root makes them for the example's user: ComfyUI is not to run as root.
         ((EUID == 0)) || sed -i "s/^XAVI9_UID=.*/XAVI9_UID=$(id -u)/; s/^XAVI9_GID=.*/XAVI9_GID=$(id -g)/" .env
         good ".env made; look at it: which Cosmos to start, where models lie, who may reach the editor"
+    fi
+    if ((EUID)) && [[ -z $(value XAVI9_UID)$(value XAVI9_GID) ]]; then
+        printf '\nXAVI9_UID=%s\nXAVI9_GID=%s\n' "$(id -u)" "$(id -g)" >>.env
+        good "XAVI9_UID and XAVI9_GID put into .env: ComfyUI runs as $(id -un)"
     fi
 }
 
@@ -64,8 +72,12 @@ check_gpu() {
     local answer name driver memory
     command -v nvidia-smi >/dev/null ||
         { bad "nvidia-smi is missing: there is no NVIDIA driver." "Install it, 580 or newer, and restart."; return; }
-    answer=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader,nounits 2>&1) ||
-        { bad "nvidia-smi says: $answer" "Mend the driver; after an update of it, restart the machine."; return; }
+    # Without a card it says so and exits with 0.
+    if ! answer=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader,nounits 2>&1) ||
+        [[ $answer != *,* ]]; then
+        bad "nvidia-smi says: $answer" "Mend the driver; after an update of it, restart the machine."
+        return
+    fi
     while IFS=, read -r name driver memory; do
         driver=${driver# } memory=${memory# }
         if ((${driver%%.*} < 580)); then
@@ -99,7 +111,11 @@ check_docker() {
         *"permission denied"*)
             bad "User $user may not use Docker." "sudo usermod -aG docker $user, then log out and in again"
             ;;
-        *) bad "Docker does not answer: $(tail -n 1 <<<"$answer")" "sudo systemctl start docker" ;;
+        # Older ones have a last line that says nothing.
+        *)
+            answer=$(grep -v '^errors pretty printing info' <<<"$answer" | tail -n 1)
+            bad "Docker does not answer: ${answer#ERROR: }" "sudo systemctl start docker"
+            ;;
         esac
         return
     fi
@@ -122,7 +138,9 @@ check_docker() {
 
 check_disk() {
     local images data free need=20
-    images=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null) || images=/var/lib/docker
+    # Some releases exit with 0 where Docker does not answer.
+    images=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null) || images=''
+    images=${images:-/var/lib/docker}
     # The image of ComfyUI; each NIM brings an image and some 50 GB of weights into Docker's own folder.
     starts cosmos3 && need=$((need + 100))
     starts predict1 && need=$((need + 200))
@@ -132,7 +150,7 @@ check_disk() {
     else
         note "disk: $free GB free in $images. Images and the NIM's weights, if not there yet, take $need GB."
     fi
-    data=$(realpath -m "$(value XAVI9_DATA)")
+    data=$(data_folder)
     free=$(gigabytes "$(free_on "$data")")
     need=51
     [[ -d $data/models ]] && need=$((need - $(gigabytes "$(du -sk "$data/models" | cut -f 1)")))
@@ -146,19 +164,22 @@ check_disk() {
 
 # Docker would make them itself, but as root, and ComfyUI could not write there.
 make_folders() {
-    local data owner folder
-    data=$(realpath -m "$(value XAVI9_DATA)")
+    local data owner user folder
+    data=$(data_folder) user=$(user_of_comfyui)
+    [[ $(value XAVI9_DATA ./data) == [./~]* ]] ||
+        { bad "XAVI9_DATA is $(value XAVI9_DATA), which docker compose does not take for a folder." \
+            "Let it start with /, ./, ../ or ~/ in .env."; return; }
     for folder in models input output user; do
         [[ -d $data/$folder ]] && continue
         mkdir -p "$data/$folder" 2>/dev/null ||
             { bad "$data/$folder cannot be made by $(id -un)." "Set XAVI9_DATA in .env to their own folder."; return; }
-        ((EUID)) || chown "$(value XAVI9_UID):$(value XAVI9_GID)" "$data/$folder"
+        ((EUID)) || chown "$user" "$data/$folder"
     done
     good "folders: models, input, output and user in $data"
-    owner=$(stat -c %u:%g "$data"/models 2>/dev/null) || return 0
-    [[ $owner == "$(value XAVI9_UID):$(value XAVI9_GID)" ]] ||
-        bad "ComfyUI would run as $(value XAVI9_UID):$(value XAVI9_GID), and $data/models belongs to $owner." \
-            "Set XAVI9_UID and XAVI9_GID in .env to the owner's, or give the folders to that user."
+    owner=$(stat -c %u:%g "$data/models")
+    [[ $owner == "$user" ]] ||
+        bad "ComfyUI would run as $user, and $data/models belongs to $owner." \
+            "sudo chown -R $user $data    or set XAVI9_UID and XAVI9_GID in .env to the owner's"
 }
 
 log_in() {
@@ -173,12 +194,16 @@ log_in() {
             "Make a key at https://org.ngc.nvidia.com/setup/api-keys and put it into .env after NGC_API_KEY="
     elif [[ ! $key =~ ^[!-~]+$ ]]; then
         bad "NGC_API_KEY has spaces, quotes of another alphabet or an end of line of Windows in it." \
-            "It is one word. Write it again in .env after NGC_API_KEY="
+            "It is one word. Write it again where it is set: after NGC_API_KEY= in .env, or in this shell."
+    elif ! command -v docker >/dev/null; then
+        note "The login to nvcr.io waits for docker."
     elif answer=$(printf %s "$key" | docker login nvcr.io --username "\$oauthtoken" --password-stdin 2>&1); then
         good "logged in to nvcr.io"
     else
-        bad "nvcr.io refuses the key: ${answer//$key/***}" \
-            "See at https://org.ngc.nvidia.com/setup/api-keys whether it is valid and may read the catalog."
+        bad "The login to nvcr.io failed: ${answer//"$key"/***}" \
+            "unauthorized, denied: see at https://org.ngc.nvidia.com/setup/api-keys whether the key is valid and" \
+            "may read the catalog. Anything else: see whether this machine reaches https://nvcr.io"
+        [[ $key == nvapi-* ]] || note "NGC_API_KEY does not start with nvapi-, as all but old keys do."
     fi
 }
 

@@ -1,7 +1,8 @@
 """A strict loopback Hugging Face: what /REPOSITORY/resolve/main/PATH answers, and the storage behind it.
 
 The headers are those that huggingface_hub 2.4 reads (constants.py, utils/_http.py): X-Repo-Commit, X-Linked-Size and
-X-Linked-Etag, which of an LFS file is its sha256, on a redirect to storage elsewhere; X-Error-Code on a refusal. The
+X-Linked-Etag, which of an LFS file is its sha256, on a redirect to storage elsewhere; X-Error-Code on a refusal, 401
+to nobody and 403 to one who has not accepted (errors.py, GatedRepoError), 401 without a code to a wrong token. The
 storage takes signed addresses and, as S3 does, no second authorization beside the signature; it knows byte ranges.
 """
 
@@ -16,16 +17,20 @@ SIGNATURE = "Signature=abc"
 
 @dataclass
 class Hub:
-    """files: bytes by "owner/name/path". gated: repositories that only TOKEN opens.
+    """files: bytes by "owner/name/path". gated: repositories that only TOKEN opens, if its owner has accepted them.
 
-    breaks: how many bytes each coming answer of the storage sends before its line breaks. wrong: bytes that the storage
-    sends instead of the file's, for each path. asked: what it was asked for, as (method, path, Range, Authorization).
+    breaks: how many bytes each coming answer of the storage sends before its line breaks; stalls: likewise, before it
+    says nothing more until the hub ends. wrong: bytes that the storage sends instead of the file's, for each path.
+    asked: what it was asked for, as (method, path, Range, Authorization).
     """
 
     files: dict[str, bytes]
     token: str = "hf_right"
     gated: set[str] = field(default_factory=set)
+    accepted: bool = True
     breaks: list[int] = field(default_factory=list)
+    stalls: list[int] = field(default_factory=list)
+    end: threading.Event = field(default_factory=threading.Event)
     wrong: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple] = field(default_factory=list)
 
@@ -36,6 +41,7 @@ class Hub:
         return self
 
     def __exit__(self, *_):
+        self.end.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -78,6 +84,8 @@ class Answer(BaseHTTPRequestHandler):
             return self.reply(401, {"X-Error-Code": "RepoNotFound"})
         if repository in self.hub.gated and not right:
             return self.reply(401, {"X-Error-Code": "GatedRepo"})
+        if repository in self.hub.gated and not self.hub.accepted:
+            return self.reply(403, {"X-Error-Code": "GatedRepo"})
         content = self.hub.files.get(f"{repository}/{path}")
         if content is None:
             return self.reply(404, {"X-Error-Code": "EntryNotFound"})
@@ -97,8 +105,13 @@ class Answer(BaseHTTPRequestHandler):
                 return self.reply(416, {"Content-Range": f"bytes */{len(content)}"})
         rest = content[start:]
         headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-        sent = rest[: self.hub.breaks.pop(0)] if self.hub.breaks else rest
+        stalls = bool(self.hub.stalls)
+        cuts = self.hub.stalls or self.hub.breaks
+        sent = rest[: cuts.pop(0)] if cuts else rest
         self.reply(206 if start else 200, headers, sent, len(rest))
+        if stalls:
+            self.wfile.flush()
+            self.hub.end.wait()
 
     def reply(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", length: int = 0):
         self.send_response(status)

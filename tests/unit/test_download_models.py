@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from hub import Hub
@@ -57,14 +59,15 @@ def fake(pack, name: str, body: str) -> None:
     program.chmod(0o755)
 
 
-def start(pack, hub, *arguments, **environment):
-    env = {"PATH": f"{programs(pack)}:{os.environ['PATH']}", "HF_ENDPOINT": hub.url, "LANG": "C", **environment}
+def start(pack, hub, *arguments, user=None, **environment):
+    env = {"PATH": f"{programs(pack)}:{os.environ['PATH']}", "HF_ENDPOINT": hub.url, "LANG": "C",
+           "HOME": str(pack / "home"), **environment}
     return subprocess.Popen([pack / "download_models.sh", *arguments], env=env, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, start_new_session=True)
+                            stderr=subprocess.STDOUT, text=True, start_new_session=True, user=user)
 
 
-def run(pack, hub, *arguments, **environment) -> tuple[int, str]:
-    process = start(pack, hub, *arguments, **environment)
+def run(pack, hub, *arguments, **more) -> tuple[int, str]:
+    process = start(pack, hub, *arguments, **more)
     words, _ = process.communicate(timeout=60)
     return process.returncode, words
 
@@ -88,6 +91,20 @@ def test_files_come_whole_into_the_folders_of_the_host(pack, hub):
 
 
 def test_a_killed_run_goes_on_where_it_stopped(pack, hub):
+    hub.stalls = [100_000]
+    process = start(pack, hub, "ltx2")
+    parts = pack / "data" / "models" / ".xavi9-downloads"
+    while sum(it.stat().st_size for it in parts.glob("big*")) < 100_000:
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert "checkpoints/big.safetensors" not in in_models(pack)
+    hub.asked.clear()
+    assert run(pack, hub, "ltx2")[0] == 0 and hub.ranges()[0] == "bytes=100000-"
+    assert in_models(pack)["checkpoints/big.safetensors"] == hub.files[BIG]
+
+
+def test_a_line_that_stays_broken_ends_the_run_and_the_next_one_goes_on(pack, hub):
     hub.breaks = [100_000] + [0] * 6
     status, words = run(pack, hub, "ltx2")
     assert status == 1 and "goes on from there" in words
@@ -110,7 +127,7 @@ def test_wrong_bytes_are_removed_and_never_get_the_final_name(pack, hub):
     status, words = run(pack, hub, "ltx2")
     assert status == 1 and "another checksum than" in words and "It was removed" in words
     # The other file still came.
-    assert "Not there: checkpoints/big.safetensors" in words
+    assert "Failed: checkpoints/big.safetensors\n" in words
     assert sorted(in_models(pack)) == [".xavi9-downloads/lock", "text_encoders/small.safetensors"]
 
 
@@ -132,8 +149,11 @@ def test_a_licence_to_accept_is_explained_with_its_page(pack, hub):
     assert sorted(in_models(pack)) == [".xavi9-downloads/lock", *WHOLE_LTX2]
 
 
-@pytest.mark.parametrize("token, told", [("hf_right", None), ("hf_wrong", "refuses it to the token")])
-def test_the_token_opens_what_is_gated_and_goes_nowhere_else(pack, hub, token, told):
+@pytest.mark.parametrize("token, accepted, told", [
+    ("hf_right", True, None), ("hf_wrong", True, "does not know the token"),
+    ("hf_right", False, "Shy/gated as the owner of the token and accept")])
+def test_the_token_opens_what_is_gated_and_goes_nowhere_else(pack, hub, token, accepted, told):
+    hub.accepted = accepted
     status, words = run(pack, hub, "svd", HF_TOKEN=token)
     assert status == bool(told) and (told is None or told in words)
     assert token not in words
@@ -180,6 +200,59 @@ def test_too_little_room_is_told_before_anything_is_asked(pack, hub):
     assert status == 1 and "That does not fit" in words and hub.asked == []
 
 
+def test_what_came_of_another_model_is_no_room_for_this_one(pack, hub):
+    parts = pack / "data" / "models" / ".xavi9-downloads"
+    parts.mkdir(parents=True)
+    (parts / f"gated.safetensors.{sha256(hub.files[GATED])}").write_bytes(bytes(2000))
+    (parts / f"big.safetensors.{sha256(hub.files[BIG])}").write_bytes(hub.files[BIG][:1000])
+    fake(pack, "df", "echo Avail; echo 1000299999")
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "That does not fit" in words
+    fake(pack, "df", "echo Avail; echo 1000300000")
+    assert run(pack, hub, "ltx2")[0] == 0
+
+
+@pytest.mark.parametrize("place, told", [("models", "cannot write to"), ("models/checkpoints", "cannot write there")])
+def test_a_folder_that_cannot_be_made_is_told(pack, hub, place, told):
+    (pack / "data" / place).parent.mkdir(parents=True)
+    (pack / "data" / place).touch()
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and told in words and f"data/{place}" in words and "that user" in words
+    assert hub.ranges() == ([None] if place != "models" else [])
+
+
+def test_a_folder_of_somebody_else_is_told_before_the_download(pack, hub, tmp_path):
+    with tempfile.TemporaryDirectory() as folder:
+        # Root may write everywhere: `nobody` runs it then, in a copy that this one can reach.
+        copy = Path(shutil.copytree(tmp_path, f"{folder}/copy")) / pack.relative_to(tmp_path)
+        for part in (folder, f"{folder}/copy"):
+            os.chmod(part, 0o755)
+        models = copy / "data" / "models"
+        (models / "checkpoints").mkdir(parents=True)
+        (models / "checkpoints").chmod(0o555)
+        models.chmod(0o555)
+        user = 65534 if os.getuid() == 0 else None
+        assert f"cannot write to {models}. Give it to that user" in run(copy, hub, "ltx2", user=user)[1]
+        models.chmod(0o777)
+        (models / ".xavi9-downloads").mkdir(0o555)
+        assert f"cannot write to {models}. Give it to that user" in run(copy, hub, "ltx2", user=user)[1]
+        assert hub.asked == []
+        (models / ".xavi9-downloads").rmdir()
+        status, words = run(copy, hub, "ltx2", user=user)
+        assert status == 1 and f"cannot write there. Give {models}/checkpoints to that user" in words
+        # The other file still came, and nothing of this one.
+        assert sorted(in_models(copy)) == [".xavi9-downloads/lock", "text_encoders/small.safetensors"]
+        assert hub.ranges() == [None]
+
+
+@pytest.mark.parametrize("gone", ["curl", "sha256sum", "flock"])
+def test_a_program_that_is_missing_is_named(pack, hub, gone):
+    for name in {"bash", "dirname", "realpath", "sed", "tail", "awk", "stat", "curl", "sha256sum", "flock"} - {gone}:
+        (programs(pack) / name).symlink_to(shutil.which(name))
+    status, words = run(pack, hub, "ltx2", PATH=str(programs(pack)))
+    assert status == 1 and f"{gone} is missing" in words and "apt-get install" in words
+
+
 def test_a_full_disk_in_the_middle_keeps_what_came(pack, hub):
     models = pack / "data" / "models"
     models.mkdir(parents=True)
@@ -224,11 +297,15 @@ def test_an_interrupt_says_how_to_go_on(pack, hub):
 
 def test_the_folder_is_the_one_asked_for_else_comfyuis_else_composes(pack, hub, tmp_path):
     def folder(*arguments, **environment):
-        return re.match(r"Models: (.*)", run(pack, hub, *arguments, "list", **environment)[1])[1]
+        return re.match(r"Models: (.*) \(.*\)\n", run(pack, hub, *arguments, "list", **environment)[1])[1]
 
     assert folder() == str(pack / "data" / "models")
-    (pack / ".env").write_text("NGC_API_KEY=$(touch /tmp/never)\nXAVI9_DATA=../elsewhere\n")
-    assert folder() == str(pack.parent / "elsewhere" / "models")
+    for line, data in (("../elsewhere", pack.parent / "elsewhere"), ("'/srv/my models #2'", "/srv/my models #2"),
+                       ("/srv/x  # big disk", "/srv/x"), ("/srv/x\r", "/srv/x"), ("", pack / "data"),
+                       ("~/x", pack / "home" / "x"), (f"$(touch {tmp_path}/ran)", f"{pack}/$(touch {tmp_path}/ran)")):
+        (pack / ".env").write_text(f"OTHER=1\nXAVI9_DATA={line}\n", newline="")
+        assert folder() == f"{data}/models"
+    assert not (tmp_path / "ran").exists()
     assert folder(XAVI9_DATA="/srv/x") == "/srv/x/models"
     comfyui = pack.parents[2]
     (comfyui / "main.py").touch()

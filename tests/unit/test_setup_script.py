@@ -4,6 +4,8 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from setup_host import REPO
@@ -31,8 +33,8 @@ esac
 echo "${GPU:-NVIDIA GB10, 580.126.09, [N/A]}"''',
     "docker": '''printf '%s\\n' "$*" >> $LOG
 case "$*" in
-info) [[ -z ${DOCKER_SAYS:-} ]] || { echo "$DOCKER_SAYS" >&2; exit 1; }; echo "$INFO" ;;
-"info --format {{.DockerRootDir}}") echo / ;;
+info) [[ -z ${DOCKER_SAYS:-} ]] || { echo Client:; echo "$DOCKER_SAYS" >&2; exit 1; }; echo "$INFO" ;;
+"info --format {{.DockerRootDir}}") [[ -z ${DOCKER_SAYS:-} ]] || { echo; echo "$DOCKER_SAYS" >&2; exit 0; }; echo / ;;
 "compose version --short") [[ ${COMPOSE:-} != none ]] && echo "${COMPOSE:-2.40.3}" ;;
 'login nvcr.io --username $oauthtoken --password-stdin')
     cat > $LOG.stdin
@@ -40,7 +42,7 @@ info) [[ -z ${DOCKER_SAYS:-} ]] || { echo "$DOCKER_SAYS" >&2; exit 1; }; echo "$
     echo Login Succeeded ;;
 *) echo "docker: unknown command: $*" >&2; exit 125 ;;
 esac''',
-    "df": '[[ $* == "-k --output=avail "* ]] || exit 1; echo Avail; echo $((${FREE_GB:-900} * 1000000))',
+    "df": '[[ $* == "-k --output=avail "* ]] || exit 1; echo Avail; echo $((${FREE_GB:-900} * 1000000000 / 1024))',
 }
 
 
@@ -57,7 +59,8 @@ def machine(tmp_path):
     return tmp_path
 
 
-def run(machine, without: str = "", runtime: str = " nvidia", devices: str = "", **environment) -> tuple[int, str]:
+def run(machine, without: str = "", runtime: str = " nvidia", devices: str = "", user: int | None = None,
+        group: int | None = None, **environment) -> tuple[int, str]:
     path = f"{machine / 'bin'}:/usr/bin:/bin"
     if without:
         # Everything that the script uses, less that one program.
@@ -67,16 +70,16 @@ def run(machine, without: str = "", runtime: str = " nvidia", devices: str = "",
                      "sort", "head", "du", "cut"):
             (machine / "bin" / name).symlink_to(shutil.which(name))
     env = {"PATH": path, "LANG": "C", "LOG": str(machine / "log"),
-           "INFO": INFO.format(runtime=runtime, devices=devices), **environment}
+           "HOME": str(machine / "home"), "INFO": INFO.format(runtime=runtime, devices=devices), **environment}
     done = subprocess.run([shutil.which("bash"), machine / "docker" / "setup.sh"], env=env, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=30)
+                          stderr=subprocess.STDOUT, text=True, timeout=30, user=user, group=group)
     return done.returncode, done.stdout
 
 
 def settings(machine, **values: str) -> None:
-    lines = [f"{name}={value}" for name, value in {"XAVI9_DATA": "./data", "XAVI9_UID": "1000", "XAVI9_GID": "1000",
-                                                   **values}.items()]
-    (machine / "docker" / ".env").write_text("\n".join(lines) + "\n")
+    lines = [f"{name}={value}\n" for name, value in {"XAVI9_DATA": "./data", "XAVI9_UID": "1000", "XAVI9_GID": "1000",
+                                                     **values}.items()]
+    (machine / "docker" / ".env").write_text("".join(lines), newline="")
 
 
 def test_a_dgx_spark_with_all_in_place(machine):
@@ -92,6 +95,67 @@ def test_a_dgx_spark_with_all_in_place(machine):
     assert env.read_text() == example.replace("XAVI9_UID=1000", f"XAVI9_UID={user}").replace(
         "XAVI9_GID=1000", f"XAVI9_GID={user if user == '1000' else os.getgid()}")
     assert {it.name for it in (machine / "docker" / "data").iterdir()} == {"models", "input", "output", "user"}
+
+
+@pytest.mark.parametrize("before, added", [(None, ""), ("COMPOSE_PROFILES=", "\nXAVI9_UID={user}\nXAVI9_GID={group}\n"),
+                                           ("XAVI9_UID=1000\nXAVI9_GID=1000\n", "")])
+def test_comfyui_runs_as_the_one_who_calls_unless_another_was_set(machine, before, added):
+    # Root is another case: `nobody` runs it then, in a copy that this one can reach.
+    user, group = (65534, 65534) if os.getuid() == 0 else (os.getuid(), os.getgid())
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(machine, f"{folder}/copy"))
+        env = copy / "docker" / ".env"
+        if before is not None:
+            env.write_text(before)
+        for it in (Path(folder), copy, *copy.rglob("*")):
+            os.chown(it, user, group)
+        status, words = run(copy, user=user, group=group)
+        if before is None:
+            assert f"\nXAVI9_UID={user}\nXAVI9_GID={group}\n" in env.read_text()
+        else:
+            assert env.read_text() == before + added.format(user=user, group=group)
+        assert status == (before is not None and not added and user != 1000)
+        assert (copy / "docker" / "data" / "models").stat().st_uid == user
+        # What was there already is said to be somebody else's.
+        assert ("ComfyUI would run as 1000:1000" in words) == bool(status)
+
+
+@pytest.mark.parametrize("text", ["", "COMPOSE_PROFILES=\nXAVI9_DATA=\nXAVI9_UID=\nXAVI9_GID=\n"])
+def test_what_is_not_set_has_the_values_of_compose(machine, text):
+    (machine / "docker" / ".env").write_text(text)
+    status, words = run(machine)
+    assert status == 0 and f"folders: models, input, output and user in {machine}/docker/data\n" in words
+
+
+@pytest.mark.parametrize("line, folder", [
+    ("'{machine}/data #2'", "data #2"), ('"{machine}/x" # on the big disk', "x"), ("{machine}/x   # big", "x"),
+    ("  {machine}/x\r", "x"), ("~/x", "home/x"), ("../x", "x")])
+def test_a_value_is_read_as_compose_reads_it(machine, line, folder):
+    settings(machine, XAVI9_DATA=line.format(machine=machine))
+    assert f"folders: models, input, output and user in {machine}/{folder}\n" in run(machine)[1]
+    assert (machine / folder / "models").is_dir() and not (machine / "docker" / "data").exists()
+
+
+def test_what_compose_takes_for_no_folder_is_wrong(machine):
+    settings(machine, XAVI9_DATA="data")
+    status, words = run(machine)
+    assert status == 1 and "XAVI9_DATA is data, which docker compose does not take for a folder" in words
+    assert "start with /" in words and not (machine / "docker" / "data").exists()
+
+
+def test_memory_is_the_machines(machine):
+    (line,) = [it for it in Path("/proc/meminfo").read_text().splitlines() if it.startswith("MemTotal:")]
+    total = round(int(line.split()[1]) * 1024 / 1e9)
+    (told,) = [it for it in run(machine)[1].splitlines() if "memory: " in it]
+    assert told.split(".")[0].split(",")[0] == f"{'good' if total >= 60 else 'note'}   memory: {total} GB"
+
+
+@pytest.mark.parametrize("profiles, free, told", [("", 60, "good"), ("cosmos3", 119, "note"), ("cosmos3", 121, "good"),
+                                                  ("predict1", 219, "note")])
+def test_room_for_images_is_counted_for_what_is_started(machine, profiles, free, told):
+    settings(machine, COMPOSE_PROFILES=profiles, NGC_API_KEY=KEY)
+    status, words = run(machine, FREE_GB=str(free), MACHINE="x86_64")
+    assert status == 0 and f"{told}   disk: {free} GB free in /" in words
 
 
 def test_it_repeats_and_keeps_what_was_set(machine):
@@ -110,16 +174,19 @@ def test_the_driver_of_an_ordinary_card_is_told_with_its_memory(machine):
     ({"MACHINE": "riscv64"}, "The processor is riscv64", "x86_64 and aarch64"),
     ({"without": "nvidia-smi"}, "nvidia-smi is missing", "580 or newer"),
     ({"NO_DRIVER": "1"}, "couldn't communicate with the NVIDIA driver", "restart the machine"),
+    ({"GPU": "No devices were found"}, "No devices were found", "restart the machine"),
     ({"GPU": "NVIDIA RTX 4090, 550.54.14, 24564"}, "the driver is 550.54.14", "580 or newer"),
     ({"without": "docker"}, "docker is missing", "https://docs.docker.com/engine/install/"),
     ({"DOCKER_SAYS": "ERROR: Cannot connect to the Docker daemon. Is the docker daemon running?"},
      "Cannot connect to the Docker daemon", "systemctl start docker"),
+    ({"DOCKER_SAYS": "ERROR: Cannot connect to the Docker daemon.\nerrors pretty printing info"},
+     "Docker does not answer: Cannot connect to the Docker daemon", "systemctl start docker"),
     ({"DOCKER_SAYS": "permission denied while trying to connect to the docker API"}, "may not use Docker",
      "usermod -aG docker"),
     ({"runtime": ""}, "container toolkit is missing", "nvidia-ctk runtime configure"),
     ({"COMPOSE": "none"}, "docker compose is missing", "docker-compose-plugin"),
     ({"COMPOSE": "2.3.3"}, "docker compose is 2.3.3", "2.24 or newer"),
-    ({"FREE_GB": "30"}, "LTX-2 and SVD-XT take 51 GB more", "XAVI9_DATA"),
+    ({"FREE_GB": "50"}, "LTX-2 and SVD-XT take 51 GB more", "XAVI9_DATA"),
 ])
 def test_what_is_missing_is_told_with_its_cure_and_the_rest_is_still_checked(machine, given, told, cure):
     status, words = run(machine, **given)
@@ -127,6 +194,10 @@ def test_what_is_missing_is_told_with_its_cure_and_the_rest_is_still_checked(mac
     (wrong,) = [part for part in words.split("WRONG  ")[1:]]
     assert told in wrong and cure in wrong
     assert "No Cosmos is started" in words and "Mend what is WRONG" in words
+
+
+def test_where_docker_does_not_answer_its_usual_folder_counts(machine):
+    assert "GB free in /var/lib/docker, for images" in run(machine, DOCKER_SAYS="Cannot connect")[1]
 
 
 @pytest.mark.parametrize("given", [{"runtime": "", "devices": "\n Discovered Devices:\n  cdi: nvidia.com/gpu=all"},
@@ -145,7 +216,7 @@ def test_a_folder_of_somebody_else_is_wrong(machine):
     settings(machine, XAVI9_UID="1234")
     (machine / "docker" / "data" / "models").mkdir(parents=True)
     status, words = run(machine)
-    assert status == 1 and "ComfyUI would run as 1234:1000" in words
+    assert status == 1 and "ComfyUI would run as 1234:1000" in words and "sudo chown -R 1234:1000" in words
 
 
 def test_a_folder_that_cannot_be_made_is_wrong(machine):
@@ -165,7 +236,7 @@ def test_the_key_goes_to_the_registry_by_stdin_alone(machine, line):
 
 
 @pytest.mark.parametrize("line, told", [("", "NGC_API_KEY is empty"), (f"{KEY} x", "has spaces"),
-                                        (f"{KEY}\r", "has spaces")])
+                                        (f"“{KEY}”", "quotes of another alphabet")])
 def test_a_key_that_cannot_be_one_is_never_sent(machine, line, told):
     settings(machine, COMPOSE_PROFILES="cosmos3,other", NGC_API_KEY=line)
     status, words = run(machine)
@@ -174,14 +245,29 @@ def test_a_key_that_cannot_be_one_is_never_sent(machine, line, told):
 
 
 def test_the_environment_comes_before_the_file(machine):
-    settings(machine, COMPOSE_PROFILES="cosmos3")
-    assert run(machine, NGC_API_KEY=KEY)[0] == 0
+    settings(machine, COMPOSE_PROFILES="cosmos3", NGC_API_KEY="another")
+    assert run(machine, NGC_API_KEY=KEY)[0] == 0 and (machine / "log.stdin").read_bytes() == KEY.encode()
+    status, words = run(machine, NGC_API_KEY=f"{KEY}\r")
+    assert status == 1 and "an end of line of Windows" in words and KEY not in words
+
+
+def test_without_docker_there_is_no_login_that_could_fail(machine):
+    settings(machine, COMPOSE_PROFILES="cosmos3", NGC_API_KEY=KEY)
+    words = run(machine, without="docker")[1]
+    assert words.count("WRONG  ") == 1 and "waits for docker" in words
 
 
 def test_a_refused_key_is_told_in_dockers_words_without_it(machine):
     settings(machine, COMPOSE_PROFILES="cosmos3", NGC_API_KEY=KEY)
     status, words = run(machine, LOGIN_SAYS=f"unauthorized: {KEY}: authentication required")
     assert status == 1 and "unauthorized: ***: authentication required" in words and KEY not in words
+    assert "does not start with nvapi-" not in words
+
+
+def test_a_refused_key_of_another_form_is_said_to_be_one(machine):
+    settings(machine, COMPOSE_PROFILES="cosmos3", NGC_API_KEY="a[b]*")
+    words = run(machine, LOGIN_SAYS="a[b]* unauthorized")[1]
+    assert "*** unauthorized" in words and "does not start with nvapi-" in words and "[b]" not in words
 
 
 def test_the_settings_are_not_executed(machine):
