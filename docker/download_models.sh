@@ -2,7 +2,7 @@
 # Gets the model files that the workflows use from Hugging Face into ComfyUI's model folders. models.tsv says which.
 set -euo pipefail
 
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+HERE=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 TABLE=$HERE/models.tsv
 HUB=${HF_ENDPOINT:-https://huggingface.co}
 # Kept free beside the models.
@@ -45,6 +45,9 @@ choose_folder() {
         data=${XAVI9_DATA:-$(sed -n 's/^XAVI9_DATA=[[:space:]]*//p' "$HERE/.env" 2>/dev/null | tail -n 1 |
             sed -E "s/^(['\"])(.*)\1.*/\2/; t; s/(^|[[:space:]]+)#.*//; s/[[:space:]]+$//" || true)}
         data=${data:-./data}
+        # Compose would fill in variables and take what follows a colon for something else.
+        [[ $data != *[\$:]* ]] ||
+            { say "XAVI9_DATA is $data. Write the whole path, without \$ and colons, or use --models." >&2; exit 2; }
         MODELS=$(cd "$HERE" && realpath -m "${data/#\~/$HOME}/models") WHY="docker compose's, from XAVI9_DATA"
     fi
     MODELS=$(realpath -m "$MODELS")
@@ -70,6 +73,8 @@ ask() {
     SHA256=$(header x-linked-etag "$answer" | tr -d '"')
     if [[ $status == 404 || $code == RepoNotFound ]]; then
         fail "  Hugging Face has no $path in $repository any more. Look for it on $HUB/$repository."
+    elif [[ $status == 30[178] && -z $SIZE ]]; then
+        fail "  Hugging Face has moved $repository to $(header location "$answer"). Get $path from there by hand."
     elif [[ $status == 401 || $status == 403 ]]; then
         explain_refusal "$repository" "$status"
     elif [[ ! $SIZE =~ ^[0-9]+$ || ! $SHA256 =~ ^[0-9a-f]{64}$ ]]; then
@@ -112,7 +117,8 @@ transfer() {
         (($(size_of "$part") >= SIZE)) && return
         sleep 5
     done
-    fail "  The download stopped at $(gb "$(size_of "$part")") of $(gb "$SIZE"). Run this again: it goes on from there."
+    fail "  The download stopped at $(gb "$(size_of "$part")") of $(gb "$SIZE"). Run this again: it goes on from there.
+  If it stops at the same place again, remove $part"
 }
 
 matches() { [[ $(sha256sum "$1" | cut -d ' ' -f 1) == "$SHA256" ]]; }
@@ -123,6 +129,8 @@ get() {
     name=${path##*/}
     target=$MODELS/$folder/$name
     say "$folder/$name"
+    [[ -e $target || ! -L $target ]] ||
+        { fail "  It is a link to $(readlink "$target"), which is not there. Is a disk not mounted? $LEFT"; return; }
     ask "$repository" "$path" || return
     [[ $SHA256 == "$known" ]] || say "  Hugging Face has another file there now than this pack knows: sha256 $SHA256."
     if [[ -e $target ]]; then
@@ -139,13 +147,14 @@ get() {
         return
     fi
     mkdir -p "$MODELS/$folder" && [[ -w $MODELS/$folder ]] ||
-        { fail "  User $(id -u) cannot write there. Give $MODELS/$folder to that user."; return; }
+        { fail "  $MODELS/$folder is no folder that user $(id -u) can write to."; return; }
     say "  $(gb "$SIZE")"
     transfer "$HUB/$repository/resolve/main/$path" "$part" || return
     say "  comparing its checksum"
     matches "$part" ||
         { rm -f "$part"; fail "  What came has another checksum than $SHA256. It was removed: run again."; return; }
-    mv -n "$part" "$target" || return
+    # -n: what has come into its place meanwhile stays, and the download too.
+    mv -n "$part" "$target" && [[ ! -e $part ]] || { fail "  It could not be put in its place: $target"; return; }
     say "  there now"
 }
 
@@ -192,6 +201,10 @@ case $WANTED in
 '') usage >&2; say >&2; list >&2; exit 2 ;;
 list) list; exit ;;
 esac
+if [[ ! ${HF_TOKEN:-} =~ ^[][!#-Z^-~]*$ ]]; then
+    say "HF_TOKEN has spaces, quotes or an end of line in it. Export it again: one word, which begins with hf_" >&2
+    exit 2
+fi
 for program in curl sha256sum flock; do
     command -v "$program" >/dev/null ||
         { say "$program is missing. On Debian or Ubuntu: sudo apt-get install curl coreutils util-linux" >&2; exit 1; }

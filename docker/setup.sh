@@ -3,7 +3,9 @@
 # NVIDIA's registry if a Cosmos is to be started. Safe to repeat.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+# Who ComfyUI is to run as: who calls this, with sudo or without, and never root.
+ME=${SUDO_UID:-$EUID} MY_GROUP=${SUDO_GID:-$(id -g)}
 FAILED=0
 TOOLKIT=https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html
 
@@ -44,13 +46,14 @@ make_env() {
         good ".env is there"
     else
         (umask 077 && cp .env.example .env)
-        # Root makes them for the example's user: ComfyUI is not to run as root.
-        ((EUID == 0)) || sed -i "s/^XAVI9_UID=.*/XAVI9_UID=$(id -u)/; s/^XAVI9_GID=.*/XAVI9_GID=$(id -g)/" .env
+        # Root itself leaves the example's user.
+        ((ME == 0)) || sed -i "s/^XAVI9_UID=.*/XAVI9_UID=$ME/; s/^XAVI9_GID=.*/XAVI9_GID=$MY_GROUP/" .env
+        ((EUID)) || chown "$ME:$MY_GROUP" .env
         good ".env made; look at it: which Cosmos to start, where models lie, who may reach the editor"
     fi
-    if ((EUID)) && [[ -z $(value XAVI9_UID)$(value XAVI9_GID) ]]; then
-        printf '\nXAVI9_UID=%s\nXAVI9_GID=%s\n' "$(id -u)" "$(id -g)" >>.env
-        good "XAVI9_UID and XAVI9_GID put into .env: ComfyUI runs as $(id -un)"
+    if ((ME)) && [[ -z $(value XAVI9_UID)$(value XAVI9_GID) ]]; then
+        printf '\nXAVI9_UID=%s\nXAVI9_GID=%s\n' "$ME" "$MY_GROUP" >>.env
+        good "XAVI9_UID and XAVI9_GID put into .env: ComfyUI runs as $(id -un "$ME")"
     fi
 }
 
@@ -166,9 +169,9 @@ check_disk() {
 make_folders() {
     local data owner user folder
     data=$(data_folder) user=$(user_of_comfyui)
-    [[ $(value XAVI9_DATA ./data) == [./~]* ]] ||
-        { bad "XAVI9_DATA is $(value XAVI9_DATA), which docker compose does not take for a folder." \
-            "Let it start with /, ./, ../ or ~/ in .env."; return; }
+    [[ $(value XAVI9_DATA ./data) == [./~]* && $data != *[\$:]* ]] ||
+        { bad "XAVI9_DATA is $(value XAVI9_DATA), which docker compose does not take for a folder as it stands." \
+            "Let it start with /, ./, ../ or ~/ in .env, and have neither \$ nor a colon in it."; return; }
     for folder in models input output user; do
         [[ -d $data/$folder ]] && continue
         mkdir -p "$data/$folder" 2>/dev/null ||

@@ -17,7 +17,8 @@ SIGNATURE = "Signature=abc"
 
 @dataclass
 class Hub:
-    """files: bytes by "owner/name/path". gated: repositories that only TOKEN opens, if its owner has accepted them.
+    """files: bytes by "owner/name/path". moved: the new names of repositories. gated: those that only `token` opens, if
+    its owner has accepted them.
 
     breaks: how many bytes each coming answer of the storage sends before its line breaks; stalls: likewise, before it
     says nothing more until the hub ends. wrong: bytes that the storage sends instead of the file's, for each path.
@@ -27,6 +28,7 @@ class Hub:
     files: dict[str, bytes]
     token: str = "hf_right"
     gated: set[str] = field(default_factory=set)
+    moved: dict[str, str] = field(default_factory=dict)
     accepted: bool = True
     breaks: list[int] = field(default_factory=list)
     stalls: list[int] = field(default_factory=list)
@@ -80,6 +82,8 @@ class Answer(BaseHTTPRequestHandler):
         right = authorization == f"Bearer {self.hub.token}"
         if authorization and not right:
             return self.reply(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+        if repository in self.hub.moved:
+            return self.reply(307, {"Location": f"/{self.hub.moved[repository]}/resolve/main/{path}"})
         if not any(name.startswith(f"{repository}/") for name in self.hub.files):
             return self.reply(401, {"X-Error-Code": "RepoNotFound"})
         if repository in self.hub.gated and not right:

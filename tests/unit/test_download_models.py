@@ -163,6 +163,18 @@ def test_the_token_opens_what_is_gated_and_goes_nowhere_else(pack, hub, token, a
         assert in_models(pack) == {"checkpoints/gated.safetensors": hub.files[GATED]}
 
 
+@pytest.mark.parametrize("token", ["hf_right\nurl = file:///etc/passwd", " hf_right", 'hf_"right"', "hf_\\right"])
+def test_a_token_that_cannot_be_one_is_never_sent(pack, hub, token):
+    status, words = run(pack, hub, "svd", HF_TOKEN=token)
+    assert status == 2 and "HF_TOKEN has spaces" in words and token not in words and hub.asked == []
+
+
+def test_a_line_that_stands_still_is_given_up(pack, hub):
+    fake(pack, "curl", f'printf "%s " "$@" >> {pack}/argv; exec /usr/bin/curl "$@"')
+    assert run(pack, hub, "ltx2")[0] == 0
+    assert "--speed-limit 1000 --speed-time 60" in (pack / "argv").read_text()
+
+
 def test_the_token_is_in_no_command_line(pack, hub):
     fake(pack, "curl", f'printf "%s\\n" "$@" >> {pack}/argv; exec /usr/bin/curl "$@"')
     assert run(pack, hub, "svd", HF_TOKEN="hf_right")[0] == 0
@@ -181,6 +193,28 @@ def test_another_file_than_the_tables_is_told_and_still_whole(pack, hub):
     status, words = run(pack, hub, "ltx2")
     assert status == 0 and f"another file there now than this pack knows: sha256 {sha256(b'newer')}" in words
     assert in_models(pack)["text_encoders/small.safetensors"] == b"newer"
+
+
+def test_a_repository_that_moved_is_told_with_its_new_place(pack, hub):
+    hub.moved["Other/small"] = "Newer/small"
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "has moved Other/small to /Newer/small/resolve/main/small.safetensors" in words
+
+
+def test_a_link_to_nothing_is_told_and_nothing_is_downloaded_for_it(pack, hub):
+    target = pack / "data" / "models" / "text_encoders" / "small.safetensors"
+    target.parent.mkdir(parents=True)
+    target.symlink_to("/nowhere/small.safetensors")
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "It is a link to /nowhere/small.safetensors, which is not there" in words
+    assert target.is_symlink() and not any(SMALL.rpartition("/")[2] in it[1] for it in hub.asked)
+
+
+def test_what_came_meanwhile_stays(pack, hub):
+    target = pack / "data" / "models" / "text_encoders" / "small.safetensors"
+    fake(pack, "sha256sum", f"[[ $1 == *small* ]] && echo theirs > {target}; exec /usr/bin/sha256sum \"$@\"")
+    status, words = run(pack, hub, "ltx2")
+    assert status == 1 and "It could not be put in its place" in words and target.read_text() == "theirs\n"
 
 
 def test_a_hub_that_cannot_be_reached_is_told_with_curls_words(pack, hub):
@@ -212,7 +246,8 @@ def test_what_came_of_another_model_is_no_room_for_this_one(pack, hub):
     assert run(pack, hub, "ltx2")[0] == 0
 
 
-@pytest.mark.parametrize("place, told", [("models", "cannot write to"), ("models/checkpoints", "cannot write there")])
+@pytest.mark.parametrize("place, told", [("models", "cannot write to"),
+                                         ("models/checkpoints", "is no folder that user")])
 def test_a_folder_that_cannot_be_made_is_told(pack, hub, place, told):
     (pack / "data" / place).parent.mkdir(parents=True)
     (pack / "data" / place).touch()
@@ -239,7 +274,7 @@ def test_a_folder_of_somebody_else_is_told_before_the_download(pack, hub, tmp_pa
         assert hub.asked == []
         (models / ".xavi9-downloads").rmdir()
         status, words = run(copy, hub, "ltx2", user=user)
-        assert status == 1 and f"cannot write there. Give {models}/checkpoints to that user" in words
+        assert status == 1 and f"{models}/checkpoints is no folder that user" in words
         # The other file still came, and nothing of this one.
         assert sorted(in_models(copy)) == [".xavi9-downloads/lock", "text_encoders/small.safetensors"]
         assert hub.ranges() == [None]
@@ -302,7 +337,7 @@ def test_the_folder_is_the_one_asked_for_else_comfyuis_else_composes(pack, hub, 
     assert folder() == str(pack / "data" / "models")
     for line, data in (("../elsewhere", pack.parent / "elsewhere"), ("'/srv/my models #2'", "/srv/my models #2"),
                        ("/srv/x  # big disk", "/srv/x"), ("/srv/x\r", "/srv/x"), ("", pack / "data"),
-                       ("~/x", pack / "home" / "x"), (f"$(touch {tmp_path}/ran)", f"{pack}/$(touch {tmp_path}/ran)")):
+                       ("~/x", pack / "home" / "x"), (f"/srv/`touch {tmp_path}/ran`", f"/srv/`touch {tmp_path}/ran`")):
         (pack / ".env").write_text(f"OTHER=1\nXAVI9_DATA={line}\n", newline="")
         assert folder() == f"{data}/models"
     assert not (tmp_path / "ran").exists()
@@ -312,6 +347,20 @@ def test_the_folder_is_the_one_asked_for_else_comfyuis_else_composes(pack, hub, 
     (comfyui / "models").mkdir()
     assert folder() == str(comfyui / "models")
     assert folder("--models", str(tmp_path)) == str(tmp_path)
+
+
+@pytest.mark.parametrize("given", ["$HOME/videos", "$(touch ran)", "/a:b"])
+def test_a_folder_that_compose_would_read_otherwise_is_refused(pack, hub, given):
+    (pack / ".env").write_text(f"XAVI9_DATA={given}\n")
+    status, words = run(pack, hub, "list")
+    assert status == 2 and f"XAVI9_DATA is {given}" in words
+
+
+def test_a_link_to_the_script_and_a_cdpath_do_no_harm(pack, hub, tmp_path):
+    (tmp_path / "download").symlink_to(pack / "download_models.sh")
+    env = {**os.environ, "CDPATH": ".:/tmp", "HF_ENDPOINT": hub.url}
+    done = subprocess.run([tmp_path / "download", "list"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and str(pack / "data" / "models") in done.stdout and done.stderr == ""
 
 
 @pytest.mark.parametrize("arguments, told", [((), "usage"), (("ltx3",), "does not know 'ltx3'")])

@@ -66,8 +66,8 @@ def run(machine, without: str = "", runtime: str = " nvidia", devices: str = "",
         # Everything that the script uses, less that one program.
         (machine / "bin" / without).unlink()
         path = str(machine / "bin")
-        for name in ("bash", "sed", "grep", "awk", "tail", "realpath", "dirname", "id", "stat", "mkdir", "chown", "cp",
-                     "sort", "head", "du", "cut"):
+        for name in ("bash", "sed", "grep", "awk", "tail", "realpath", "readlink", "dirname", "id", "stat", "mkdir",
+                     "chown", "cp", "sort", "head", "du", "cut"):
             (machine / "bin" / name).symlink_to(shutil.which(name))
     env = {"PATH": path, "LANG": "C", "LOG": str(machine / "log"),
            "HOME": str(machine / "home"), "INFO": INFO.format(runtime=runtime, devices=devices), **environment}
@@ -158,6 +158,17 @@ def test_room_for_images_is_counted_for_what_is_started(machine, profiles, free,
     assert status == 0 and f"{told}   disk: {free} GB free in /" in words
 
 
+def test_with_sudo_the_caller_keeps_the_settings_and_runs_comfyui(machine):
+    # As root the file is given away too, which only root can do.
+    caller = {} if os.getuid() else {"SUDO_UID": "1234", "SUDO_GID": "1235"}
+    assert run(machine, **caller)[0] == 0
+    env = machine / "docker" / ".env"
+    owner = (1234, 1235) if caller else (os.getuid(), os.getgid())
+    assert (env.stat().st_uid, env.stat().st_gid) == owner
+    assert f"XAVI9_UID={owner[0]}\nXAVI9_GID={owner[1]}\n" in env.read_text()
+    assert (machine / "docker" / "data" / "models").stat().st_uid == owner[0]
+
+
 def test_it_repeats_and_keeps_what_was_set(machine):
     settings(machine, COSMOS3_TAG="2.0.0")
     before = (machine / "docker" / ".env").read_text()
@@ -175,7 +186,7 @@ def test_the_driver_of_an_ordinary_card_is_told_with_its_memory(machine):
     ({"without": "nvidia-smi"}, "nvidia-smi is missing", "580 or newer"),
     ({"NO_DRIVER": "1"}, "couldn't communicate with the NVIDIA driver", "restart the machine"),
     ({"GPU": "No devices were found"}, "No devices were found", "restart the machine"),
-    ({"GPU": "NVIDIA RTX 4090, 550.54.14, 24564"}, "the driver is 550.54.14", "580 or newer"),
+    ({"GPU": "NVIDIA RTX 4090, 579.99.14, 24564"}, "the driver is 579.99.14", "580 or newer"),
     ({"without": "docker"}, "docker is missing", "https://docs.docker.com/engine/install/"),
     ({"DOCKER_SAYS": "ERROR: Cannot connect to the Docker daemon. Is the docker daemon running?"},
      "Cannot connect to the Docker daemon", "systemctl start docker"),
@@ -200,7 +211,8 @@ def test_where_docker_does_not_answer_its_usual_folder_counts(machine):
     assert "GB free in /var/lib/docker, for images" in run(machine, DOCKER_SAYS="Cannot connect")[1]
 
 
-@pytest.mark.parametrize("given", [{"runtime": "", "devices": "\n Discovered Devices:\n  cdi: nvidia.com/gpu=all"},
+@pytest.mark.parametrize("given", [{"GPU": "NVIDIA RTX 4090, 580.0, 24564"},
+                                   {"runtime": "", "devices": "\n Discovered Devices:\n  cdi: nvidia.com/gpu=all"},
                                    {"COMPOSE": "v2.24.0"}, {"COMPOSE": "5.0.1"}])
 def test_other_good_machines(machine, given):
     assert run(machine, **given)[0] == 0
