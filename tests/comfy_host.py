@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import httpx
 import websocket
-from setup_host import HOSTS, PYTHON, REPO, host_path
+from setup_host import HOSTS, REPO, host_path
 
 READY_SECONDS = 180
 STOP_SECONDS = 10
@@ -52,7 +53,7 @@ def clean_environment() -> dict[str, str]:
 
 
 class ComfyHost:
-    """A context manager: the server runs inside the block, with a base directory of its own.
+    """A context manager: the server runs inside the block, in our interpreter and with a base directory of its own.
 
     base: directory for input, output, temp, models, user, custom_nodes and comfy.log; made if missing.
     env: environment variables added to ours. args: more ComfyUI flags. packs: node packs to link into custom_nodes.
@@ -84,7 +85,7 @@ class ComfyHost:
 
         with open(self.base / "comfy.log", "wb") as log:
             self.process = subprocess.Popen(
-                [PYTHON, host_path() / "main.py", "--cpu", "--use-pytorch-cross-attention",
+                [sys.executable, host_path() / "main.py", "--cpu", "--use-pytorch-cross-attention",
                  "--listen", "127.0.0.1", "--port", str(port), "--base-directory", self.base,
                  "--database-url", f"sqlite:///{self.base}/user/comfyui.db", "--disable-auto-launch", *self.args],
                 # Bytecode halves the start, but COMFYUI_PATH's tree is not ours to write to.

@@ -59,7 +59,7 @@ def uncached(server):
 
 
 @pytest.fixture(scope="session")
-def server(nim, tmp_path_factory):
+def server(nim, tmp_path_factory, record_testsuite_property):
     """The ComfyHost that all tests share, with this pack, whose Cosmos address is nim's."""
     from comfy_host import ComfyHost
     from samples import put_samples
@@ -69,4 +69,7 @@ def server(nim, tmp_path_factory):
     put_models(base / "models")
     with ComfyHost(base, env={"COSMOS_NIM_URL": nim.url, "OMP_NUM_THREADS": "1"}) as host:
         put_samples(host.base)
+        # For the table of make matrix: what this server has, not what was asked for.
+        for name, version in host.http.get("/xavi9/health").json()["versions"].items():
+            record_testsuite_property(name, version)
         yield host

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -28,6 +29,22 @@ FAMILIES = ("cosmos3", "predict1")
 TINY = "tiny weights"
 FORMAT_ROW = "{:<11} {:<48} {:>9} {:>7} {:>6}  {}"
 ROW = "{:<21} {:<12} {:<36} {:>14} {:>13} {:>7} {:>6}  {}"
+
+
+@contextlib.contextmanager
+def stage(base: Path, *args: str) -> Iterator[tuple[ComfyHost, LoopbackNIM, LoopbackNIM]]:
+    """A ComfyUI in base, with tiny models and samples, and the NIM of each Cosmos mode: of text, of picture or clip.
+
+    args: more ComfyUI flags.
+    """
+    put_samples(base)
+    put_models(base / "models")
+    with LoopbackNIM() as text, LoopbackNIM() as video:
+        video.mode = "video2world"  # of Predict1, which has a container for each
+        # Two threads that wait for each other at every tiny tensor are slower than one.
+        env = {"COSMOS_TEXT2WORLD_URL": text.url, "COSMOS_VIDEO2WORLD_URL": video.url, "OMP_NUM_THREADS": "1"}
+        with ComfyHost(base, env=env, args=args) as host:
+            yield host, text, video
 
 
 def shipped_size(prompt: dict) -> str:
@@ -100,13 +117,8 @@ def main():
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     log.setLevel(logging.INFO)
     log.info("Starting ComfyUI on the CPU, with tiny models and a stand-in for each Cosmos NIM ...")
-    put_samples(REPO / ".demo")
-    put_models(REPO / ".demo" / "models")
-    with LoopbackNIM() as text, LoopbackNIM() as video, contextlib.ExitStack() as stack:
-        video.mode = "video2world"  # of Predict1, which has a container for each
-        addresses = {"COSMOS_TEXT2WORLD_URL": text.url, "COSMOS_VIDEO2WORLD_URL": video.url}
-        # Without a cache the same graph runs anew on the second family.
-        host = stack.enter_context(ComfyHost(REPO / ".demo", env=addresses, args=["--cache-none"]))
+    # Without a cache the same graph runs anew on the second family.
+    with stage(REPO / ".demo", "--cache-none") as (host, text, video):
         log.info("ComfyUI %s is up.", host.http.get("/system_stats").json()["system"]["comfyui_version"])
         if arguments.open:
             log.info("The editor is at %s - the workflows are under Templates. Ctrl-C ends it.", host.url)

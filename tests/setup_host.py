@@ -67,8 +67,8 @@ def run(*command: str | Path, **environment: str) -> None:
         raise SetupError(f"{' '.join(map(str, command))} failed ({done.returncode}):\n{done.stdout.strip()}")
 
 
-def pip(*arguments: str | Path) -> None:
-    run(PYTHON, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
+def pip(*arguments: str | Path, python: Path = PYTHON) -> None:
+    run(python, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
 
 
 def is_stamped(stamp: Path, inputs: str) -> bool:

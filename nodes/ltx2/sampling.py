@@ -255,19 +255,23 @@ def conditions(pipe, kind: str, shot: Shot) -> dict:
     if kind == "text":
         return {}
     if kind == "image":
-        found = {"image": shot.image(shot.first_image), "image_crf": IMAGE_CRF}
-        # Before 0.40 diffusers did not recompress images.
-        return {name: value for name, value in found.items() if name in inspect.signature(pipe.__call__).parameters}
+        return known(pipe.__call__, image=shot.image(shot.first_image), image_crf=IMAGE_CRF)
     from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
     images = {0: shot.first_image, -1: shot.last_image}
     return {
         "conditions": [
-            LTX2VideoCondition(frames=shot.image(it), index=index, strength=shot.image_strength, crf=IMAGE_CRF)
+            LTX2VideoCondition(**known(LTX2VideoCondition, frames=shot.image(it), index=index,
+                                       strength=shot.image_strength, crf=IMAGE_CRF))
             for index, it in images.items()
             if it is not None
         ]
     }
+
+
+def known(taker: Callable, **given) -> dict:
+    """What this diffusers takes of what is given: before 0.40 it did not recompress images."""
+    return {name: value for name, value in given.items() if name in inspect.signature(taker).parameters}
 
 
 def unpacked(tokens: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:

@@ -155,6 +155,9 @@ class TextEncoder:
         """The states of all layers of these tokens, [1, tokens, width x (layers + 1)], on the CPU."""
         model, device = self.part.module, self.part.patcher.load_device
         found = model(input_ids=ids.to(device), output_hidden_states=True, use_cache=False).hidden_states
+        # transformers 4 leaves its layers bound to themselves, which would hold the weights until a collection.
+        for layer in model.layers:
+            vars(layer).pop("forward", None)
         return torch.stack(found, dim=-1).flatten(2, 3).cpu()
 
 
