@@ -1,7 +1,8 @@
 """`make matrix`: the tests on every known ComfyUI, with the oldest and with the newest libraries that we allow.
 
 Settings (environment): CELLS = the cells to run, by words of their names ("0.24.1", "oldest 0.27.0-newest");
-MATRIX_TESTS = the tests, as pytest takes them. A cell is a virtual environment in .host/matrix that lies over .venv: it
+MATRIX_TESTS = the tests, as pytest takes them, else those in which ComfyUI and these libraries have the largest part
+("tests/unit tests/host" takes hours). A cell is a virtual environment in .host/matrix that lies over .venv: it
 has what differs, and finds all else there. .venv stays as it is.
 """
 
@@ -9,13 +10,15 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
 from setup_host import CONSTRAINTS, HOSTS, KNOWN_HOSTS, PYTHON, REPO, VENV, SetupError, fetch_comfyui, pip, run
 
 MATRIX = HOSTS / "matrix"
-TESTS = "tests/unit tests/host"
+TESTS = ("tests/unit/test_ltx2_text.py tests/unit/test_ltx2_sampling.py tests/host/test_rooms.py "
+         "tests/host/test_ltx2.py tests/host/test_svd.py")
 # What a cell has in place of .venv's, by the beginnings of their lines in constraints.txt.
 REPLACED = ("diffusers", "transformers", "huggingface")
 RANGES = [it for it in (REPO / "requirements.txt").read_text().splitlines() if it.startswith(REPLACED)]
@@ -91,7 +94,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         pythons = {name: make(name) for name in chosen(os.environ.get("CELLS", ""))}
-        results = [tested(name, python, os.environ.get("MATRIX_TESTS") or TESTS) for name, python in pythons.items()]
+        tests = os.environ.get("MATRIX_TESTS") or TESTS
+        # Two at a time: a cell keeps hardly more than one core busy.
+        with ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(lambda it: tested(*it, tests), pythons.items()))
     except SetupError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
