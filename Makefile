@@ -13,7 +13,8 @@ run: setup
 test:
 	@$(PYTHON) tests/setup_host.py --browser
 	@.venv/bin/python tests/lint.py
-	@.venv/bin/pytest
+	@.venv/bin/pytest tests/browser
+	@.venv/bin/pytest -n 2 --dist loadfile tests/host tests/unit
 
 matrix: setup
 	@.venv/bin/python tests/matrix.py

@@ -34,6 +34,13 @@ def pytest_configure(config):
     torch.set_num_threads(1)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Shows what a test has recorded as a "table", whichever process it ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for text in (value for name, value in report.user_properties if name == "table"):
+            terminalreporter.write_line(f"\n{text}")
+
+
 @pytest.fixture(scope="session")
 def nim():
     """A strict loopback NIM of the Cosmos3 family; each test that uses it finds it reset."""

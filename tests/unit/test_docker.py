@@ -70,7 +70,7 @@ def test_the_service_that_a_message_names_is_at_the_address_of_its_setting(setti
     assert client.address_of(mode, settings.CosmosSettings(**{setting.lower(): url})).service == service
 
 
-@pytest.mark.parametrize("name, port", zip(NIMS, (8000, 8001, 8002), strict=True))
+@pytest.mark.parametrize("name, port", list(zip(NIMS, (8000, 8001, 8002), strict=True)))
 def test_a_nim_has_what_its_start_needs(name, port):
     nim = composed(NGC_API_KEY="nvapi-1")[name]
     health = nim["healthcheck"]

@@ -25,7 +25,7 @@ PARAMS = {"height": 704, "width": 960, "frames_count": 25, "frames_per_sec": 24}
 PREDICT1 = {"prompt": "a red kite", "prompt_upsampling": True, "seed": 7, "steps": 35, "video_params": PARAMS}
 PREDICT2_5 = {"prompt": "a red kite", "resolution": "256", "num_output_frames": 25, "seed": 7}
 BODIES = {"predict1": PREDICT1, "predict2_5": PREDICT2_5, "cosmos3": COSMOS3}
-GONE = object()
+GONE = ...
 CLIENT = httpx.Client(timeout=20)
 
 

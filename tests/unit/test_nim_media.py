@@ -15,7 +15,7 @@ PARAMS = {"height": 704, "width": 960, "frames_count": 25, "frames_per_sec": 24}
 PREDICT1 = {"prompt": "a red kite", "seed": 7, "video_params": PARAMS}
 PREDICT2_5 = {"prompt": "a red kite", "resolution": "256", "num_output_frames": 25, "seed": 7}
 COSMOS3 = {"model_mode": "text2video", "prompt": "a red kite", "resolution": "256", "num_frames": 25, "seed": 7}
-GONE = object()
+GONE = ...
 CLIENT = httpx.Client(timeout=20)
 
 
