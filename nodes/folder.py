@@ -46,6 +46,15 @@ def pipeline(path: str) -> str:
         return "an incomplete diffusers folder"
 
 
+def pipeline_classes(path: str) -> set[str]:
+    """The classes that a folder's model_index.json names; none where there is no such file."""
+    try:
+        found = described(Path(path) / "model_index.json").values()
+    except (OSError, ValueError):
+        return set()
+    return {it[1] for it in found if isinstance(it, list) and len(it) == 2 and isinstance(it[1], str)}
+
+
 def skeleton(folder: Path, kind: type) -> torch.nn.Module:
     """The module that config.json describes, of diffusers' or transformers' class `kind`, on the meta device.
 

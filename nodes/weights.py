@@ -10,6 +10,7 @@ NAMED = 4  # so many keys a message names of each kind
 # By a piece of a key that only this kind of file has; the first that is found counts.
 KINDS = (
     ("a LoRA", (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.")),
+    ("LTX-2.5", ("keyframes_abs_pos_embedding",)),
     ("LTX-2.3", ("prompt_adaln_single.",)),
     ("LTX-2", ("audio_patchify_proj.", "audio_adaln_single.", "audio_time_embed.")),
     ("LTX-Video 0.9", ("patchify_proj.",)),

@@ -130,7 +130,8 @@ def fill(
     """Put `tensors`, by the module's own names, into a module that was built on the meta device.
 
     Its layers become the host's; layers with a `.comfy_quant` marker keep their quantized weight. dtype is what flows
-    through the module. Parameters outside of layers (tables, some norms) are cast to it, as diffusers does on loading.
+    through the module. What is outside of layers (tables, some norms, filters) is cast to it, as diffusers does on
+    loading.
     buffers: the non-persistent ones, which no file holds. Read and fill inside torch.inference_mode, as the host does:
     FP8 weights from outside cannot be patched inside. Raises RuntimeError when names or shapes do not fit, or a buffer
     is left without a value: check before.
@@ -161,6 +162,9 @@ def fill(
             for name, value in it._parameters.items():
                 if value is not None and value.dtype != dtype and value.is_floating_point():
                     it._parameters[name] = torch.nn.Parameter(value.to(dtype), requires_grad=False)
+            for name, value in it._buffers.items():
+                if value is not None and value.dtype != dtype and value.is_floating_point():
+                    it._buffers[name] = value.to(dtype)
         it.mapped = {**it._parameters, **it._buffers}
         if type(it) in LAYERS.values():
             it.flow = dtype

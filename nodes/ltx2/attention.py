@@ -1,8 +1,8 @@
 """LTX-2's attention by the host's own function, and what stays the same from step to step, computed once per run.
 
 In LTX-2 2.0 the text does not meet the timestep: its keys and values in every block, the caption projections and the
-four tables of rotary embeddings are the same at each step (Lightricks/LTX-2, ltx_core transformer; diffusers
-transformer_ltx2.py with cross_attn_mod=False).
+four tables of rotary embeddings are the same at each step. In LTX-2.3 the text is shifted and scaled by the timestep,
+and only the tables stay (Lightricks/LTX-2, ltx_core transformer; diffusers transformer_ltx2.py, cross_attn_mod).
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,10 @@ from ..once import Run, run_of
 
 
 class HostAttention:
-    """A processor for diffusers' LTX2Attention, as its LTX2AudioVideoAttnProcessor, with the host's attention."""
+    """A processor for diffusers' LTX2Attention, as its LTX2AudioVideoAttnProcessor, with the host's attention.
+
+    LTX-2.3 gates each head.
+    """
 
     def keys_values(self, attn, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return attn.norm_k(attn.to_k(context)), attn.to_v(context)
@@ -34,6 +37,9 @@ class HostAttention:
             query = turn(query, query_rotary_emb)
             key = turn(key, query_rotary_emb if key_rotary_emb is None else key_rotary_emb)
         found = attention(query, key, value, heads=attn.heads, mask=attention_mask)
+        if attn.to_gate_logits is not None:
+            gates = 2.0 * torch.sigmoid(attn.to_gate_logits(hidden_states))
+            found = (found.unflatten(2, (attn.heads, -1)) * gates.unsqueeze(-1)).flatten(2, 3)
         return attn.to_out[1](attn.to_out[0](found))
 
 
@@ -68,13 +74,16 @@ def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterat
             gate = transformer.av_cross_attn_video_a2v_gate
             hooks.callback(gate.register_forward_pre_hook(gate_of_other, with_kwargs=True).remove)
         if keep:
-            text = TextAttention(run)
-            for block in transformer.transformer_blocks:
-                block.attn2.set_processor(text)
-                block.audio_attn2.set_processor(text)
+            if not transformer.config.cross_attn_mod:
+                text = TextAttention(run)
+                for block in transformer.transformer_blocks:
+                    block.attn2.set_processor(text)
+                    block.audio_attn2.set_processor(text)
+                run.keep(transformer.caption_projection)
+                run.keep(transformer.audio_caption_projection)
             for module in (
-                transformer.caption_projection, transformer.audio_caption_projection, transformer.rope,
-                transformer.audio_rope, transformer.cross_attn_rope, transformer.cross_attn_audio_rope,
+                transformer.rope, transformer.audio_rope, transformer.cross_attn_rope,
+                transformer.cross_attn_audio_rope,
             ):  # fmt: skip
                 run.keep(module)
         yield run
@@ -83,6 +92,8 @@ def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterat
 def kept_bytes(transformer, tokens: int, batch: int, itemsize: int) -> int:
     """What a run keeps for texts of so many tokens: keys and values of both modalities in each block."""
     it = transformer.config
+    if it.cross_attn_mod:
+        return 0
     width = it.num_attention_heads * it.attention_head_dim
     audio = it.audio_num_attention_heads * it.audio_attention_head_dim
     return 2 * it.num_layers * (width + audio) * tokens * batch * itemsize

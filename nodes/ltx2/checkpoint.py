@@ -28,6 +28,14 @@ OUTER = {
     "av_ca_audio_scale_shift_adaln_single": "av_cross_attn_audio_scale_shift",
     "av_ca_a2v_gate_adaln_single": "av_cross_attn_video_a2v_gate",
     "av_ca_v2a_gate_adaln_single": "av_cross_attn_audio_v2a_gate",
+    "prompt_adaln_single": "prompt_adaln",
+    "audio_prompt_adaln_single": "audio_prompt_adaln",
+}
+# The connectors' first layers: one for both modalities in LTX-2, one for each in LTX-2.3.
+TEXT_LAYERS = {
+    "text_proj_in": "text_embedding_projection.aggregate_embed",
+    "video_text_proj_in": "text_embedding_projection.video_aggregate_embed",
+    "audio_text_proj_in": "text_embedding_projection.audio_aggregate_embed",
 }
 STATISTICS = {
     r"^per_channel_statistics\.mean-of-means$": "latents_mean",
@@ -56,7 +64,7 @@ COMPONENTS = {
         {
             r"^(video|audio)_embeddings_connector\.": r"\1_connector.",
             r"transformer_1d_blocks": "transformer_blocks",
-            r"^text_embedding_projection\.aggregate_embed\.": "text_proj_in.",
+            **{rf"^{re.escape(published)}\.": f"{ours}." for ours, published in TEXT_LAYERS.items()},
             **NORMS,
         },
     ),
@@ -81,27 +89,29 @@ COMPONENTS = {
     "vocoder": (
         (r"^vocoder\.",),
         {
-            r"^ups\.": "upsamplers.",
-            r"^resblocks\.": "resnets.",
-            r"^conv_pre\.": "conv_in.",
-            r"^conv_post\.": "conv_out.",
+            r"\bups\.": "upsamplers.",
+            r"\bresblocks\.": "resnets.",
+            r"\bconv_pre\.": "conv_in.",
+            r"\bconv_post\.": "conv_out.",
+            r"\bact_post\.": "act_out.",
+            r"\bdownsample\.lowpass\.": "downsample.",
         },
     ),
 }
 SCALES = (".weight_scale", ".input_scale", layers.MARKER)
 
 
-def classes() -> dict[str, type]:
+def classes(extends_band: bool) -> dict[str, type]:
     """diffusers' class of each component; imported when needed, since it takes seconds."""
     from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
-    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder, LTX2VocoderWithBWE
 
     return {
         "transformer": LTX2VideoTransformer3DModel,
         "connectors": LTX2TextConnectors,
         "vae": AutoencoderKLLTX2Video,
         "audio_vae": AutoencoderKLLTX2Audio,
-        "vocoder": LTX2Vocoder,
+        "vocoder": LTX2VocoderWithBWE if extends_band else LTX2Vocoder,
     }
 
 
@@ -115,7 +125,8 @@ def skeletons(config: Mapping, text_width: int) -> dict[str, torch.nn.Module]:
         "vocoder": describe.vocoder(config),
     }
     with torch.device("meta"):
-        return {name: kind(**arguments[name]) for name, kind in classes().items()}
+        kinds = classes(describe.extends_band(config))
+        return {name: kind(**arguments[name]) for name, kind in kinds.items()}
 
 
 def check_component(file: str, module: torch.nn.Module, given: Mapping[str, tuple], found: str):
@@ -143,13 +154,14 @@ def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str
     tensors, metadata = layers.read(path)
     file = Path(path).name
     kind = looks_like(tensors)
-    if kind != "LTX-2":
+    if kind not in ("LTX-2", "LTX-2.3"):
         raise WrongModelFile(file=file, wanted=WANTED, reason="its keys are another model's", found=kind)
     check_scales(file, tensors)
     try:
-        config = describe.described(metadata)
+        config = describe.described(metadata, kind)
         names = split(tensors, COMPONENTS)
-        width = tensors[names["connectors"]["text_proj_in.weight"]].shape[1]
+        first = "video_text_proj_in" if describe.connectors(config, 0)["per_modality_projections"] else "text_proj_in"
+        width = tensors[names["connectors"][first + ".weight"]].shape[1]
         modules = skeletons(config, width)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         reason = f"its description does not make a model ({type(error).__name__}: {error})"
@@ -162,7 +174,8 @@ def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str
 
 def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]]]:
     """The same of a folder as diffusers writes it. Raises the same."""
-    modules, parts = folder.open_folder(path, WANTED, classes())
+    extends_band = "LTX2VocoderWithBWE" in folder.pipeline_classes(path)
+    modules, parts = folder.open_folder(path, WANTED, classes(extends_band))
     for name, module in modules.items():
         check_component(f"{Path(path).name}/{name}", module, shapes(parts[name]), folder.pipeline(path))
     return modules, parts
@@ -193,11 +206,18 @@ def published(name: str) -> str:
     return next((it for it, ours in OUTER.items() if ours == first), first) + dot + rest
 
 
+def resampler(vocoder: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The filter of a band-extending vocoder that no file holds, by its name in the module."""
+    it = vocoder.resampler
+    made = type(it)(ratio=it.ratio, window_type="hann", persistent=False)
+    return {"resampler.filter": made.filter}
+
+
 class LTX2:
     """An open checkpoint. Each component is a Part: transformer, connectors, vae, audio_vae, vocoder.
 
     path: its file or folder. weights: "auto" as in the file; "fp8" also quantizes a bf16 file on loading; "bf16"
-    multiplies in bf16 where the GPU could in FP8. text_width: values per token that it takes.
+    multiplies in bf16 where the GPU could in FP8. version: "2.0" or "2.3". text_width: values per token that it takes.
     """
 
     @torch.inference_mode()
@@ -208,10 +228,20 @@ class LTX2:
         if weights == "fp8":
             tensors["transformer"] = quantized(tensors["transformer"])
         self.dtype = layers.compute_dtype(tensors["transformer"]["proj_in.weight"].dtype)
+        vocoder, buffers, dtype = modules["vocoder"], {}, {}
+        if hasattr(vocoder, "bwe_generator"):
+            # bfloat16 adds up to 40 to 90 % of error over its 108 convolutions (Lightricks, vocoder.py).
+            dtype, buffers = {"vocoder": torch.float32}, {"vocoder": resampler(vocoder)}
         for name, module in modules.items():
-            layers.fill(module, tensors[name], self.dtype, full_precision=weights == "bf16")
+            layers.fill(
+                module, tensors[name], dtype.get(name, self.dtype), buffers=buffers.get(name, {}),
+                full_precision=weights == "bf16",
+            )  # fmt: skip
             setattr(self, name, Part(module, path))
-        self.text_width = self.connectors.module.text_proj_in.in_features
+        self.version = "2.3" if self.transformer.module.config.cross_attn_mod else "2.0"
+        connectors = self.connectors.module
+        self.text_layers = {it: published for it, published in TEXT_LAYERS.items() if hasattr(connectors, it)}
+        self.text_width = getattr(connectors, next(iter(self.text_layers))).in_features
 
     @property
     def parts(self) -> list[Part]:
@@ -224,6 +254,5 @@ class LTX2:
             linears = [name for name, it in self.transformer.module.named_modules() if hasattr(it, "in_features")]
             names = {name: published(name) for name in linears}
             self.loras = None
-            text = {"text_proj_in": "text_embedding_projection.aggregate_embed"}
-            lora.apply([(self.transformer, names), (self.connectors, text)], loras)
+            lora.apply([(self.transformer, names), (self.connectors, self.text_layers)], loras)
             self.loras = key

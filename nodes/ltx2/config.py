@@ -1,7 +1,8 @@
 """What a checkpoint says about its model, as the arguments of diffusers' classes.
 
-The names on the left are Lightricks', from the `config` in the metadata of ltx-2-19b-*.safetensors; what a file leaves
-out is LTX-2 19B's own value. The counterparts are those of scripts/convert_ltx2_to_diffusers.py in the diffusers repo.
+The names on the left are Lightricks', from the `config` in the metadata of ltx-2-19b-*.safetensors and
+ltx-2.3-22b-*.safetensors; what a file leaves out is that model's own value. The counterparts are those of
+scripts/convert_ltx2_to_diffusers.py in the diffusers repo.
 """
 
 import json
@@ -19,7 +20,8 @@ LTX2_19B = {
         "av_ca_timestep_scale_multiplier": 1000, "positional_embedding_theta": 10000.0,
         "positional_embedding_max_pos": [20, 2048, 2048], "audio_positional_embedding_max_pos": [20],
         "connector_attention_head_dim": 128, "connector_num_attention_heads": 30, "connector_num_layers": 2,
-        "norm_eps": 1e-6,
+        "norm_eps": 1e-6, "apply_gated_attention": False, "connector_apply_gated_attention": False,
+        "cross_attention_adaln": False, "caption_proj_before_connector": False,
     },
     "vae": {
         "latent_channels": 128, "in_channels": 3, "out_channels": 3, "patch_size": 4, "causal_decoder": False,
@@ -52,6 +54,46 @@ LTX2_19B = {
         "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]], "output_sampling_rate": 24000,
     },
 }  # fmt: skip
+GENERATOR_22B = {
+    "resblock_kernel_sizes": [3, 7, 11], "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
+    "activation": "snakebeta", "use_tanh_at_final": False, "use_bias_at_final": False,
+}  # fmt: skip
+# Where LTX-2.3 22B differs.
+LTX23_22B = {
+    "transformer": {
+        "connector_num_attention_heads": 32, "connector_num_layers": 8, "audio_connector_num_attention_heads": 32,
+        "audio_connector_attention_head_dim": 64, "apply_gated_attention": True,
+        "connector_apply_gated_attention": True, "cross_attention_adaln": True, "caption_proj_before_connector": True,
+    },
+    "vae": {
+        "spatial_padding_mode": "zeros",
+        "encoder_blocks": [
+            ["res_x", {"num_layers": 4}], ["compress_space_res", {"multiplier": 2}],
+            ["res_x", {"num_layers": 6}], ["compress_time_res", {"multiplier": 2}],
+            ["res_x", {"num_layers": 4}], ["compress_all_res", {"multiplier": 2}],
+            ["res_x", {"num_layers": 2}], ["compress_all_res", {"multiplier": 1}],
+            ["res_x", {"num_layers": 2}],
+        ],
+        "decoder_blocks": [
+            ["res_x", {"num_layers": 4}], ["compress_space", {"multiplier": 2}],
+            ["res_x", {"num_layers": 6}], ["compress_time", {"multiplier": 2}],
+            ["res_x", {"num_layers": 4}], ["compress_all", {"multiplier": 1}],
+            ["res_x", {"num_layers": 2}], ["compress_all", {"multiplier": 2}],
+            ["res_x", {"num_layers": 2}],
+        ],
+    },
+    "vocoder": {
+        "vocoder": {
+            **GENERATOR_22B, "upsample_initial_channel": 1536, "upsample_rates": [5, 2, 2, 2, 2, 2],
+            "upsample_kernel_sizes": [11, 4, 4, 4, 4, 4],
+        },
+        "bwe": {
+            **GENERATOR_22B, "upsample_initial_channel": 512, "upsample_rates": [6, 5, 2, 2, 2],
+            "upsample_kernel_sizes": [12, 11, 4, 4, 4], "input_sampling_rate": 16000,
+            "output_sampling_rate": 48000, "hop_length": 80, "n_fft": 512, "num_mels": 64,
+        },
+    },
+}  # fmt: skip
 STEPS = {"space": "spatial", "time": "temporal", "all": "spatiotemporal"}
 
 
@@ -64,9 +106,10 @@ def over(base: Mapping, given: Mapping) -> dict:
     return merged
 
 
-def described(metadata: Mapping[str, str]) -> dict:
-    """The file's config, what it leaves out filled in from LTX-2 19B."""
-    return over(LTX2_19B, json.loads(metadata.get("config") or "{}"))
+def described(metadata: Mapping[str, str], kind: str = "LTX-2") -> dict:
+    """The file's config, what it leaves out filled in from LTX-2 19B, or from LTX-2.3 22B where the kind is that."""
+    base = over(LTX2_19B, LTX23_22B) if kind == "LTX-2.3" else LTX2_19B
+    return over(base, json.loads(metadata.get("config") or "{}"))
 
 
 def transformer(config: Mapping) -> dict:
@@ -88,20 +131,30 @@ def transformer(config: Mapping) -> dict:
         "base_height": height,
         "base_width": width,
         "audio_pos_embed_max_pos": it["audio_positional_embedding_max_pos"][0],
+        "gated_attn": it["apply_gated_attention"],
+        "audio_gated_attn": it["apply_gated_attention"],
+        "cross_attn_mod": it["cross_attention_adaln"],
+        "audio_cross_attn_mod": it["cross_attention_adaln"],
+        "use_prompt_embeddings": not it["caption_proj_before_connector"],
     }
 
 
 def connectors(config: Mapping, text_width: int) -> dict:
     """text_width: values per token of the text encoder's stacked hidden states, the width of the first weight."""
     it = config["transformer"]
-    shape = {
-        "num_attention_heads": it["connector_num_attention_heads"],
-        "attention_head_dim": it["connector_attention_head_dim"],
-        "num_layers": it["connector_num_layers"],
-        "num_learnable_registers": CONNECTOR_REGISTERS,
-    }
+    heads, width = it["connector_num_attention_heads"], it["connector_attention_head_dim"]
     return {
-        **{f"{kind}_connector_{name}": value for kind in ("video", "audio") for name, value in shape.items()},
+        "video_connector_num_attention_heads": heads,
+        "video_connector_attention_head_dim": width,
+        "audio_connector_num_attention_heads": it.get("audio_connector_num_attention_heads", heads),
+        "audio_connector_attention_head_dim": it.get("audio_connector_attention_head_dim", width),
+        **{f"{kind}_connector_num_layers": it["connector_num_layers"] for kind in ("video", "audio")},
+        **{f"{kind}_connector_num_learnable_registers": CONNECTOR_REGISTERS for kind in ("video", "audio")},
+        **{f"{kind}_gated_attn": it["connector_apply_gated_attention"] for kind in ("video", "audio")},
+        "per_modality_projections": it["caption_proj_before_connector"],
+        "proj_bias": it["caption_proj_before_connector"],
+        "video_hidden_dim": it["num_attention_heads"] * it["attention_head_dim"],
+        "audio_hidden_dim": it["audio_num_attention_heads"] * it["audio_attention_head_dim"],
         "caption_channels": it["caption_channels"],
         "text_proj_in_factor": text_width // it["caption_channels"],
         "connector_rope_base_seq_len": CONNECTOR_MAX_POSITIONS,
@@ -177,10 +230,10 @@ def audio_vae(config: Mapping) -> dict:
     }
 
 
-def vocoder(config: Mapping) -> dict:
-    it = config["vocoder"]
-    # Two channels of mel bins, one after the other.
-    mel_bins = config["audio_vae"]["model"]["params"]["ddconfig"]["mel_bins"]
+def generator(it: Mapping, mel_bins: int, final_act_fn: str | None) -> dict:
+    """A vocoder or the one that extends its band. Both channels' mel bins come in, one after the other."""
+    # BigVGAN's activations run at twice the rate, against aliases (Lightricks, ltx_core/model/audio_vae/vocoder.py).
+    activation = it.get("activation", "leaky_relu")
     return {
         "in_channels": 2 * mel_bins,
         "hidden_channels": it["upsample_initial_channel"],
@@ -188,5 +241,32 @@ def vocoder(config: Mapping) -> dict:
         "upsample_kernel_sizes": it["upsample_kernel_sizes"],
         "resnet_kernel_sizes": it["resblock_kernel_sizes"],
         "resnet_dilations": it["resblock_dilation_sizes"],
-        "output_sampling_rate": it["output_sampling_rate"],
+        "act_fn": activation,
+        "antialias": activation != "leaky_relu",
+        "final_act_fn": final_act_fn,
+        "final_bias": it.get("use_bias_at_final", True),
     }
+
+
+def vocoder(config: Mapping) -> dict:
+    it, mel_bins = config["vocoder"], config["audio_vae"]["model"]["params"]["ddconfig"]["mel_bins"]
+    if not extends_band(config):
+        return {**generator(it, mel_bins, "tanh"), "output_sampling_rate": it["output_sampling_rate"]}
+    first, bwe = it["vocoder"], it["bwe"]
+    # Lightricks clips the first one's wave; the converter of diffusers leaves that out.
+    final = "tanh" if first.get("use_tanh_at_final", True) else "clamp"
+    return {
+        **generator(first, mel_bins, final),
+        **{f"bwe_{name}": value for name, value in generator(bwe, bwe["num_mels"], None).items()},
+        "filter_length": bwe["n_fft"],
+        "window_length": bwe["n_fft"],
+        "hop_length": bwe["hop_length"],
+        "num_mel_channels": bwe["num_mels"],
+        "input_sampling_rate": bwe["input_sampling_rate"],
+        "output_sampling_rate": bwe["output_sampling_rate"],
+    }
+
+
+def extends_band(config: Mapping) -> bool:
+    """Whether a second vocoder makes 48 kHz of what the first one gives."""
+    return "bwe" in config["vocoder"]

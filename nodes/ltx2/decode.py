@@ -79,7 +79,8 @@ def sound(model: LTX2, audio: torch.Tensor, shot: Shot) -> Input.Audio:
     # Next to the picture's it is small: some hundred values for each sample that comes out.
     memory.load([model.audio_vae, model.vocoder], 1000 * audio.shape[2] * 640 * model.dtype.itemsize, "The sound")
     latents = denormalized_audio(module, audio.to(device, model.dtype))
-    wave = model.vocoder.module(module.decode(latents, return_dict=False)[0])
+    mel = module.decode(latents, return_dict=False)[0]
+    wave = model.vocoder.module(mel.to(model.vocoder.module.compute_dtype))
     rate = model.vocoder.module.config.output_sampling_rate
     return {"waveform": wave[..., : round(shot.frames / shot.fps * rate)].float().cpu(), "sample_rate": rate}
 

@@ -66,16 +66,17 @@ class LTX2Loader(io.ComfyNode):
             node_id="Xavi9LTX2Loader",
             display_name="LTX-2 Loader",
             category=CATEGORY,
-            description="Opens LTX-2: a checkpoint with picture, sound and decoders, and its text encoder Gemma 3. "
+            description="Opens LTX-2 or LTX-2.3: a checkpoint with picture, sound and decoders, and its text encoder "
+            "Gemma 3. "
             "Weights stay in the file until they are needed; FP8 stays FP8.",
-            search_aliases=["ltxv", "ltx-2", "lightricks", "load checkpoint", "gemma"],
+            search_aliases=["ltxv", "ltx-2", "ltx-2.3", "lightricks", "load checkpoint", "gemma"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=(checkpoints := paths.checkpoint_names()),
                     default=likely(checkpoints, "ltx-2-19b-distilled", "ltx-2"),
-                    tooltip="ltx-2-19b-distilled-fp8.safetensors (fast) or ltx-2-19b-dev-fp8.safetensors, from "
-                    "ComfyUI's checkpoints folder; or a folder in diffusers.",
+                    tooltip="ltx-2-19b-distilled-fp8.safetensors (fast) or ltx-2-19b-dev-fp8.safetensors, or those of "
+                    "LTX-2.3 (ltx-2.3-22b-...), from ComfyUI's checkpoints folder; or a folder in diffusers.",
                 ),
                 io.Combo.Input(
                     "text_encoder",
@@ -239,10 +240,14 @@ class LTX2Sampler(io.ComfyNode):
                     options=["distilled", "dev"],
                     default="distilled",
                     tooltip="The kind of your checkpoint. distilled: 8 steps without guidance. dev: 40 steps with "
-                    "guidance 4, or a distilled LoRA with the distilled schedule.",
+                    "guidance 4 (LTX-2.3: 30 with 3), or a distilled LoRA with the distilled schedule.",
                 ),
                 io.Int.Input(
-                    "steps", default=0, min=0, max=200, tooltip="0 is the schedule's own: 8 distilled, 40 dev."
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=200,
+                    tooltip="0 is the schedule's own: 8 distilled; dev 40, or 30 with LTX-2.3.",
                 ),
                 io.Float.Input(
                     "guidance_scale",
@@ -250,8 +255,8 @@ class LTX2Sampler(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How closely to follow the prompt. 0 is the schedule's own: 1 (off) distilled, 4 dev. "
-                    "Above 1 each step takes twice as long.",
+                    tooltip="How closely to follow the prompt. 0 is the schedule's own: 1 (off) distilled; dev 4, or "
+                    "3 with LTX-2.3. Above 1 each step takes twice as long.",
                 ),
                 seed_input("The same seed and inputs give the same video, bit for bit, on the same machine."),
                 io.Image.Input(
@@ -292,9 +297,9 @@ class LTX2Sampler(io.ComfyNode):
         for image in (first_image, last_image):
             if image is not None:
                 check_image(image)
-        plan = sampling.schedule(schedule, steps, guidance_scale)
         shot = sampling.Shot(width, height, frames, fps, first_image, last_image, image_strength)
         opened = model.patched()
+        plan = sampling.schedule(schedule, steps, guidance_scale, opened.version)
         if opened.distilled != (schedule == "distilled") and not model.loras:
             kind = "distilled" if opened.distilled else "dev"
             progress.show_text(cls.hidden, f"The checkpoint is {kind}, the schedule is {schedule}: expect poor results")
@@ -319,7 +324,8 @@ class LTX2Upscale(io.ComfyNode):
                 io.Combo.Input(
                     "upscaler",
                     options=paths.model_names("latent_upscale_models"),
-                    tooltip="ltx-2-spatial-upscaler-x2-1.0.safetensors, in the latent_upscale_models folder.",
+                    tooltip="ltx-2-spatial-upscaler-x2-1.0.safetensors, or with LTX-2.3 "
+                    "ltx-2.3-spatial-upscaler-x2-1.1.safetensors, in the latent_upscale_models folder.",
                 ),
                 seed_input("Of the noise that the refining steps start from."),
             ],
@@ -341,8 +347,9 @@ class LTX2Upscale(io.ComfyNode):
 
         samples, shot = asked(latents)
         path = paths.model_path("latent_upscale_models", upscaler, "ltx2")
-        step = layout.step_callback(sampling.refining().steps, LATENTS)
-        *made, larger = upscale.upscale(model.patched(), conditioning, shot, samples, path, seed, step)
+        opened = model.patched()
+        step = layout.step_callback(sampling.refining(opened.version).steps, LATENTS)
+        *made, larger = upscale.upscale(opened, conditioning, shot, samples, path, seed, step)
         return io.NodeOutput({"samples": layout.joined(*made), OURS: larger})
 
 

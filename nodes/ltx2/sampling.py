@@ -27,7 +27,11 @@ DEV_SCHEDULE = {
     "use_dynamic_shifting": True, "base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024,
     "max_image_seq_len": 4096, "shift_terminal": 0.1,
 }  # fmt: skip
-DEV_STEPS, DEV_GUIDANCE = 40, 4.0
+# Steps and guidance of the dev schedule: LTX-2's as diffusers runs it, LTX-2.3's as Lightricks does (ltx-pipelines,
+# constants.py, LTX_2_3_PARAMS).
+DEV = {"2.0": (40, 4.0), "2.3": (30, 3.0)}
+# The second stage's noise levels: Lightricks' STAGE_2_DISTILLED_SIGMA_VALUES, and those of ComfyUI's LTX-2.3 templates.
+REFINING = {"2.0": (0.909375, 0.725, 0.421875), "2.3": (0.85, 0.725, 0.4219)}
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,11 @@ class Schedule:
         return 2 if self.guidance_scale > 1 else 1
 
 
-def schedule(name: str, steps: int, guidance_scale: float) -> Schedule:
+def schedule(name: str, steps: int, guidance_scale: float, version: str = "2.0") -> Schedule:
     """The schedule of that name; 0 means its own number. Raises BadSteps for a distilled one of other steps."""
     if name == "dev":
-        return Schedule(steps or DEV_STEPS, guidance_scale or DEV_GUIDANCE, None)
+        own_steps, own_guidance = DEV[version]
+        return Schedule(steps or own_steps, guidance_scale or own_guidance, None)
     if steps not in (0, DISTILLED_STEPS):
         raise BadSteps(given=steps, allowed=DISTILLED_STEPS)
     from diffusers.pipelines.ltx2.utils import DISTILLED_SIGMA_VALUES
@@ -103,11 +108,10 @@ def schedule(name: str, steps: int, guidance_scale: float) -> Schedule:
     return Schedule(DISTILLED_STEPS, guidance_scale or 1.0, tuple(DISTILLED_SIGMA_VALUES))
 
 
-def refining() -> Schedule:
-    """The second stage: three steps from 0.909375, without guidance (Lightricks, constants.py)."""
-    from diffusers.pipelines.ltx2.utils import STAGE_2_DISTILLED_SIGMA_VALUES as sigmas
-
-    return Schedule(len(sigmas), 1.0, tuple(sigmas), noise=sigmas[0])
+def refining(version: str = "2.0") -> Schedule:
+    """The second stage: three steps without guidance, from where the first sigma has its noise."""
+    sigmas = REFINING[version]
+    return Schedule(len(sigmas), 1.0, sigmas, noise=sigmas[0])
 
 
 @cache
@@ -136,12 +140,14 @@ def padded(states: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
 def activation_bytes(model: LTX2, shot: Shot, plan: Schedule) -> int:
     """The most that a step holds beside the weights.
 
-    Live tensors of the 19B class on the meta device: 18 values per token and width, and 41 where an image gives each
-    token a timestep of its own; the connectors hold the padded states three times.
+    Live tensors of both classes on the meta device: 19 values per token and width; where an image gives each token a
+    timestep of its own 40, and 46 of LTX-2.3, which has 9 modulations for 6. The connectors hold the padded states
+    three times.
     """
     tokens = prod(shot.latent_size)
     it = model.transformer.module.config
-    values = tokens * it.num_attention_heads * it.attention_head_dim * (20 if shot.text_only else 45)
+    each = 20 if shot.text_only else 50 if it.cross_attn_mod else 45
+    values = tokens * it.num_attention_heads * it.attention_head_dim * each
     text = MAX_TOKENS * model.text_width * 3
     return plan.batch * model.dtype.itemsize * (values + text)
 

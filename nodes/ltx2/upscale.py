@@ -20,7 +20,7 @@ BLOCKS = 4
 
 @torch.inference_mode()
 def open_upscaler(path: str) -> Part:
-    """ltx-2-spatial-upscaler-x2-1.0.safetensors, whose names are diffusers' own. Raises WrongModelFile."""
+    """ltx-2-spatial-upscaler-x2-1.0.safetensors or LTX-2.3's, whose names are diffusers' own. Raises WrongModelFile."""
     from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel
 
     tensors, metadata = layers.read(path)
@@ -28,7 +28,8 @@ def open_upscaler(path: str) -> Part:
     try:
         given = json.loads(metadata.get("config") or "{}")
         first = tensors["initial_conv.weight"]
-        if given.get("temporal_upsample") or not given.get("spatial_upsample", True):
+        scale = given.get("spatial_scale", 2.0)
+        if given.get("temporal_upsample") or not given.get("spatial_upsample", True) or scale != 2:
             raise ValueError("it does not double width and height")
         with torch.device("meta"):
             module = LTX2LatentUpsamplerModel(
@@ -36,7 +37,7 @@ def open_upscaler(path: str) -> Part:
                 mid_channels=first.shape[0],
                 num_blocks_per_stage=given.get("num_blocks_per_stage", BLOCKS),
                 dims=first.ndim - 2,
-                rational_spatial_scale=given.get("spatial_scale", 2.0),
+                rational_spatial_scale=scale,
                 use_rational_resampler=given.get("rational_resampler", any("blur_down" in it for it in tensors)),
             )
     except (LookupError, ValueError, TypeError, AttributeError) as error:
@@ -73,5 +74,5 @@ def upscale(
     larger = shot.doubled
     _, height, width = larger.latent_size
     doubled = doubled[..., :height, :width]
-    made = denoise(model, conditioning, larger, refining(), seed, step, (doubled, audio))
+    made = denoise(model, conditioning, larger, refining(model.version), seed, step, (doubled, audio))
     return *made, larger

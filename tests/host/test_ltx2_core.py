@@ -23,6 +23,8 @@ from xavi9videos.nodes.ltx2.text_encoder import Conditioning
 # 25 frames per second: there ComfyUI's and diffusers' roundings of the sound's length agree.
 WIDTH, HEIGHT, FRAMES, FPS, SEED = 128, 96, 17, 25, 7
 FP8, DEV = "ltx-2-19b-distilled-fp8.safetensors", "ltx-2-19b-dev-fp8.safetensors"
+FP8_23, DEV_23 = "ltx-2.3-22b-distilled-fp8.safetensors", "ltx-2.3-22b-dev-fp8.safetensors"
+FP32_23 = "ltx-2.3-22b-distilled-fp32.safetensors"
 BF16, FP32 = "ltx-2-19b-distilled.safetensors", "ltx-2-19b-distilled-fp32.safetensors"
 GEMMA, GEMMA_FP32 = "gemma_3_12B_it_fp8_scaled.safetensors", "gemma_3_12B_it_fp32.safetensors"
 SIGMAS = "1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0"
@@ -47,7 +49,7 @@ LORA_ROUNDED = 2e-2
 # A prompt's share, and far below a wrong seed's: another one changes latents by about their own size.
 HEARD, ANOTHER = 0.05, 0.5
 # ComfyUI's decoder is diffusers' bit for bit; ours gets the frames in pieces, and torch picks a convolution by shape.
-DECODED = 2e-6
+DECODED = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,10 @@ def host(tmp_path_factory):
     ltx2.write_checkpoint(models / "checkpoints" / DEV, kind="dev")
     ltx2.write_checkpoint(models / "checkpoints" / BF16, weights="bf16")
     ltx2.write_checkpoint(models / "checkpoints" / FP32, weights="fp32")
+    ltx2.write_checkpoint(models / "checkpoints" / FP8_23, version="2.3")
+    ltx2.write_checkpoint(models / "checkpoints" / DEV_23, version="2.3", kind="dev")
+    ltx2.write_checkpoint(models / "checkpoints" / FP32_23, version="2.3", weights="fp32")
+    ltx2.write_lora(models / "loras" / "ltx23.safetensors", version="2.3")
     gemma.write_file(models / "text_encoders" / GEMMA, weights="fp8")
     gemma.write_file(models / "text_encoders" / GEMMA_FP32, weights="fp32")
     for spelling in SPELLINGS:
@@ -75,7 +81,7 @@ def host(tmp_path_factory):
 
 def encoder(checkpoint: str) -> str:
     # Beside a bf16 Gemma ComfyUI also rounds the checkpoint's projection of the text to bf16.
-    return GEMMA_FP32 if checkpoint == FP32 else GEMMA
+    return GEMMA_FP32 if checkpoint in (FP32, FP32_23) else GEMMA
 
 
 def core(prompt: str = PROMPT, *, seed: int = SEED, checkpoint: str = FP8, image: bool = False,
@@ -153,22 +159,22 @@ def both(host, **what) -> tuple[list, list]:
     return made["samples"], theirs["samples"]
 
 
-@pytest.fixture(scope="module")
-def plain(host):
+@pytest.fixture(scope="module", params=[FP8, FP8_23])
+def plain(host, request):
     """The text alone: latents of both, what each side's decoders make of them, and the states of the text."""
     graph = {
-        **core(), **ours(),
+        **core(checkpoint=request.param), **ours(checkpoint=request.param),
         "core picture": node("VAEDecode", samples=["ours", 0], vae=["core model", 2]),
         "core sound": node("LTXVAudioVAEDecode", samples=["ours", 0], audio_vae=["sound model", 0]),
         "video": node("Xavi9LTX2Decode", model=["model", 0], latents=["ours", 0], tiling="off"),
         "core video": node("Xavi9LTX2Decode", model=["model", 0], latents=["core", 0], tiling="off"),
         "core core picture": node("VAEDecode", samples=["core", 0], vae=["core model", 2]),
         "exact": node("TestCoreStates", clip=["clip", 0], prompt=PROMPT, negative_prompt=NEGATIVE, exact=True),
-        "own": ours(states=False)["text"],
+        "own": ours(states=False, checkpoint=request.param)["text"],
     }  # fmt: skip
     links = ["core", "ours", "core picture", "core sound", "video", "core video", "core core picture", "text", "exact",
              "own"]
-    return dict(zip(links, carried(host, graph, *links), strict=True))
+    return {"checkpoint": request.param, **dict(zip(links, carried(host, graph, *links), strict=True))}
 
 
 def test_text_to_video_is_cores(plain):
@@ -182,22 +188,24 @@ def test_text_encoder_is_cores_but_for_its_rounding(plain):
     assert SAME_STATES < min(off(own, rounded)) and max(off(own, rounded)) < ROUNDED_STATES
 
 
-def test_image_to_video_is_cores(host):
-    made, theirs = both(host, image=True)
+@pytest.mark.parametrize("checkpoint", [FP8, FP8_23])
+def test_image_to_video_is_cores(host, checkpoint):
+    made, theirs = both(host, image=True, checkpoint=checkpoint)
     assert max(off(made, theirs)) < CLOSE
     # The image's own frame stays as it is encoded.
     torch.testing.assert_close(made[0][:, :, 0], theirs[0][:, :, 0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("steps", "guidance", "bound"), [(20, 1.0, DEV_CLOSE), (2, 4.0, DEV_CLOSE),
-                                                          (20, 4.0, DEV_LONG)])
-def test_dev_schedule_is_cores(host, steps, guidance, bound):
-    assert max(off(*both(host, checkpoint=DEV, dev=(steps, guidance)))) < bound
+@pytest.mark.parametrize(("checkpoint", "steps", "guidance", "bound"), [
+    (DEV, 20, 1.0, DEV_CLOSE), (DEV, 2, 4.0, DEV_CLOSE), (DEV, 20, 4.0, DEV_LONG), (DEV_23, 2, 3.0, DEV_CLOSE)])
+def test_dev_schedule_is_cores(host, checkpoint, steps, guidance, bound):
+    assert max(off(*both(host, checkpoint=checkpoint, dev=(steps, guidance)))) < bound
 
 
-@pytest.mark.parametrize(("checkpoint", "bound"), [(FP32, CLOSE), (BF16, LORA_ROUNDED)])
-def test_lora_is_cores(host, checkpoint, bound):
-    what = {"checkpoint": checkpoint, "lora": "trainer.safetensors"}
+@pytest.mark.parametrize(("checkpoint", "lora", "bound"), [
+    (FP32, "trainer", CLOSE), (BF16, "trainer", LORA_ROUNDED), (FP32_23, "ltx23", CLOSE)])
+def test_lora_is_cores(host, checkpoint, lora, bound):
+    what = {"checkpoint": checkpoint, "lora": f"{lora}.safetensors"}
     [without] = carried(host, ours(checkpoint=checkpoint), "ours")
     made, theirs = both(host, **what)
     assert max(off(made, theirs)) < bound
@@ -215,8 +223,9 @@ def test_core_decodes_our_latents_to_our_video(plain):
     video, sound = plain["video"], plain["core sound"]
     assert float((video["images"] - plain["core picture"]).abs().max()) < DECODED
     assert video["images"].shape == (FRAMES, HEIGHT, WIDTH, 3)
-    assert video["audio"]["sample_rate"] == sound["sample_rate"] == 24_000
-    assert torch.equal(video["audio"]["waveform"], sound["waveform"][..., : round(FRAMES / FPS * 24_000)])
+    rate = 48_000 if plain["checkpoint"] == FP8_23 else 24_000
+    assert video["audio"]["sample_rate"] == sound["sample_rate"] == rate
+    assert torch.equal(video["audio"]["waveform"], sound["waveform"][..., : round(FRAMES / FPS * rate)])
 
 
 def test_our_decode_reads_cores_latents(plain):
@@ -293,22 +302,22 @@ def test_every_video_node_of_core_takes_our_video(host):
 
 
 def test_the_prompt_is_heard_by_both(host, plain):
-    made, theirs = both(host, prompt=OTHER)
+    made, theirs = both(host, prompt=OTHER, checkpoint=plain["checkpoint"])
     assert max(off(made, theirs)) < CLOSE
     assert min(off(made, plain["ours"]["samples"])) > HEARD
     assert min(off(theirs, plain["core"]["samples"])) > HEARD
 
 
 def test_another_seed_is_found_out(host, plain):
-    [made] = carried(host, ours(seed=SEED + 1), "ours")
+    [made] = carried(host, ours(seed=SEED + 1, checkpoint=plain["checkpoint"]), "ours")
     assert min(off(made["samples"], plain["core"]["samples"])) > ANOTHER
 
 
 def test_the_gate_of_stock_diffusers_is_found_out(host, plain):
     """Where an image is given, stock diffusers is not ComfyUI; so the oracle sees the gate."""
-    [theirs] = carried(host, core(image=True), "core")
+    [theirs] = carried(host, core(image=True, checkpoint=plain["checkpoint"]), "core")
     [picture] = carried(host, {"png": node("LoadImage", image="picture.png")}, "png")
-    model = LTX2(str(host.base / "models" / "checkpoints" / FP8))
+    model = LTX2(str(host.base / "models" / "checkpoints" / plain["checkpoint"]))
     shot = sampling.Shot(WIDTH, HEIGHT, FRAMES, FPS, picture)
     with torch.inference_mode():
         for stock_gate in (False, True):
@@ -343,7 +352,7 @@ def watched(host, graph: dict, last: str) -> tuple[list[tuple[int, int]], list[n
         connection.close()
 
 
-def test_previews_are_cores(host, plain):
+def test_previews_are_cores(host):
     """One for each step, of the clean picture so far."""
     seed, steps = SEED + 2, [(step, 8) for step in range(1, 9)]
     (progress, made), (core_progress, theirs) = (watched(host, graph(seed=seed), name)

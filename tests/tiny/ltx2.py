@@ -14,7 +14,7 @@ from tiny.names import CONNECTORS, MODEL, to_diffusers
 from tiny.weights import dtype, fan_in, normal, quantize, save
 
 _STATISTICS = "vae.per_channel_statistics."
-# In the file but used by nobody: three of the five statistics of the video latents.
+# In the file of LTX-2 2.0 but used by nobody: three of the five statistics of the video latents.
 _UNUSED = ("channel", "mean-of-stds", "mean-of-stds_over_std-of-means")
 _TEXT_STATES = 49  # Gemma's embeddings and the output of each of its 48 layers
 _QUANTIZED = ("attn1", "attn2", "audio_attn1", "audio_attn2", "audio_to_video_attn", "video_to_audio_attn", "ff",
@@ -28,24 +28,34 @@ def _modules(config: dict) -> dict[str, torch.nn.Module]:
     from comfy.ldm.lightricks.av_model import LTXAVModel
     from comfy.ldm.lightricks.vae.causal_audio_autoencoder import CausalAudioAutoencoder
     from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
-    from comfy.ldm.lightricks.vocoders.vocoder import Vocoder
+    from comfy.ldm.lightricks.vocoders.vocoder import Vocoder, VocoderWithBWE
 
+    vocoder = VocoderWithBWE if "bwe" in config["vocoder"] else Vocoder
     with torch.device("meta"):
         return {MODEL: LTXAVModel(dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init,
                                   **config["transformer"]),
                 "vae.": VideoVAE(config=config["vae"]), "audio_vae.": CausalAudioAutoencoder(config["audio_vae"]),
-                "vocoder.": Vocoder(config["vocoder"])}
+                "vocoder.": vocoder(config["vocoder"])}
 
 
 def _shapes(config: dict) -> dict[str, torch.Tensor]:
     """Meta tensors, float32, of the whole single file that this config describes."""
     tensors = {prefix + key: value for prefix, module in _modules(config).items()
                for key, value in module.state_dict().items()}
-    channels = config["transformer"]["caption_channels"]
-    projection = (channels, channels * _TEXT_STATES)
-    tensors["text_embedding_projection.aggregate_embed.weight"] = torch.empty(projection, device="meta")
-    for name in _UNUSED:
-        tensors[_STATISTICS + name] = torch.empty(128, device="meta")
+    it, text = config["transformer"], "text_embedding_projection."
+    states = it["caption_channels"] * _TEXT_STATES
+    if it.get("caption_proj_before_connector"):
+        for modality, width in (("video", it["cross_attention_dim"]), ("audio", it["audio_cross_attention_dim"])):
+            tensors[f"{text}{modality}_aggregate_embed.weight"] = torch.empty(width, states, device="meta")
+            tensors[f"{text}{modality}_aggregate_embed.bias"] = torch.empty(width, device="meta")
+        # With them left out there are as many tensors as third parties count in the published file.
+        for name in _UNUSED:
+            tensors.pop(_STATISTICS + name, None)
+    else:
+        weight = torch.empty(it["caption_channels"], states, device="meta")
+        tensors[text + "aggregate_embed.weight"] = weight
+        for name in _UNUSED:
+            tensors[_STATISTICS + name] = torch.empty(128, device="meta")
     return tensors
 
 
@@ -55,13 +65,15 @@ def linears(tensors: dict[str, torch.Tensor]) -> list[str]:
                   and not key.startswith(CONNECTORS) and key.endswith(".weight") and value.ndim == 2)
 
 
-def quantized_layers(tensors: dict[str, torch.Tensor], config: dict) -> list[str]:
+def quantized_layers(tensors: dict[str, torch.Tensor], config: dict, kind: str = "distilled") -> list[str]:
     """The keys, without `.weight`, of the Linears that the FP8 file quantizes: those of the inner blocks.
 
-    Published are blocks 1 to 42 of 48; of a tiny model's, all but the first and the last.
+    Published are blocks 1 to 42 of 48; of LTX-2.3 so many layers as 43 blocks have, 44 of dev, and it is not known
+    which. Of a tiny model's, all but the first and the last.
     """
     count = config["transformer"]["num_layers"]
-    inner = range(1, 43 if count == 48 else count - 1)
+    last = 42 if "bwe" not in config["vocoder"] else 44 if kind == "dev" else 43
+    inner = range(1, last + 1 if count == 48 else count - 1)
     blocks = tuple(f"transformer_blocks.{block}.{part}." for block in inner for part in _QUANTIZED)
     return [MODEL + name for name in linears(tensors) if name.startswith(blocks)]
 
@@ -88,16 +100,27 @@ def _value(key: str, shape: tuple[int, ...], seed: int, kind: str) -> torch.Tens
         return normal(seed, shape, shape[-1] ** -0.5)
     if key.endswith(".bias"):
         return normal(seed, shape, 0.02)
-    if key.startswith("vocoder.ups."):
-        # A transposed convolution: (in, out, kernel), and each output meets two steps of the kernel.
-        return normal(seed, shape, (2 * shape[0]) ** -0.5)
-    if key == "vocoder.conv_post.weight":
-        return normal(seed, shape, 0.6 * fan_in(shape) ** -0.5)
+    if key.startswith("vocoder."):
+        return _vocoder(key, shape, seed)
     if "attn2.to_out.0." in key:
         return normal(seed, shape, 8 * (3 * fan_in(shape)) ** -0.5)
     if key.startswith("vae.decoder."):
         return _smooth(key, shape, seed)
     return normal(seed, shape, fan_in(shape) ** -0.5)
+
+
+def _vocoder(key: str, shape: tuple[int, ...], seed: str) -> torch.Tensor:
+    if ".ups." in key:
+        # A transposed convolution: (in, out, kernel), and each output meets two steps of the kernel.
+        return normal(seed, shape, (2 * shape[0]) ** -0.5)
+    if key.endswith((".alpha", ".beta")):
+        return normal(seed, shape, 0.1)  # LTX-2.3's activations take their exponentials
+    if key.endswith((".filter", ".mel_basis")):
+        positive = normal(seed, shape).abs()
+        return positive / positive.sum(-1, keepdim=True)
+    # So that waves stay inside of -1..1, where they would be clipped.
+    loud = 0.03 if "bwe_generator." in key else 0.05 if "vocoder.vocoder." in key else 0.6
+    return normal(seed, shape, (loud if "conv_post" in key else 1) * fan_in(shape) ** -0.5)
 
 
 def _smooth(key: str, shape: tuple[int, ...], seed: str) -> torch.Tensor:
@@ -119,12 +142,13 @@ def _random(config: dict, kind: str, seed: int) -> dict[str, torch.Tensor]:
     return {key: _value(key, value.shape, seed, kind) for key, value in sorted(_shapes(config).items())}
 
 
-def _stored(tensors: dict[str, torch.Tensor], config: dict, weights: str) -> dict[str, torch.Tensor]:
+def _stored(tensors: dict[str, torch.Tensor], config: dict, weights: str,
+            kind: str = "distilled") -> dict[str, torch.Tensor]:
     """The tensors as the file holds them: AdaLN tables stay float32, FP8 layers get their two scales."""
     stored = {key: value.contiguous() if key.startswith(MODEL) and "scale_shift_table" in key
               else value.to(dtype(weights)) for key, value in tensors.items()}
     if weights == "fp8":
-        for layer in quantized_layers(tensors, config):
+        for layer in quantized_layers(tensors, config, kind):
             stored[layer + ".weight"], stored[layer + ".weight_scale"] = quantize(tensors[layer + ".weight"])
             # Static, one per layer, wide enough for what the tiny layers meet.
             share = torch.tensor((len(layer) * 7 % 16) / 16.0, device=tensors[layer + ".weight"].device)
@@ -132,23 +156,25 @@ def _stored(tensors: dict[str, torch.Tensor], config: dict, weights: str) -> dic
     return stored
 
 
-def _metadata(config: dict, kind: str, seed: int, layers: list[str]) -> dict[str, str]:
-    metadata = {"config": json.dumps(config), "model_version": "2.0", "stand_in": f"random weights, {kind}, {seed}"}
+def _metadata(config: dict, kind: str, seed: int, layers: list[str], version: str) -> dict[str, str]:
+    metadata = {"config": json.dumps(config), "model_version": version,
+                "stand_in": f"random weights, {kind}, {seed}"}
     if layers:
         formats = {layer: {"format": "float8_e4m3fn"} for layer in layers}
         metadata["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": formats})
     return metadata
 
 
-def write_checkpoint(path: Path, *, kind: str = "distilled", weights: str = "fp8", seed: int = 0) -> None:
+def write_checkpoint(path: Path, *, kind: str = "distilled", weights: str = "fp8", seed: int = 0,
+                     version: str = "2.0") -> None:
     """Writes the complete single file: 608 tensors, or 720 with the 56 FP8 layers' scales; diffusers takes 605.
 
-    kind: distilled or dev, weights: fp8, bf16 or fp32. Raises ValueError for another.
+    kind: distilled or dev, weights: fp8, bf16 or fp32. Raises ValueError for another. version: 2.0 or 2.3.
     """
-    config = configs.tiny_config()
+    config = configs.tiny_config(version)
     tensors = _random(config, kind, seed)
     layers = quantized_layers(tensors, config) if weights == "fp8" else []
-    save(path, _stored(tensors, config, weights), _metadata(config, kind, seed, layers))
+    save(path, _stored(tensors, config, weights), _metadata(config, kind, seed, layers, version))
 
 
 def _write_json(path: Path, content: dict) -> None:
@@ -169,18 +195,18 @@ def _write_sharded(folder: Path, tensors: dict[str, torch.Tensor], shards: int) 
     _write_json(folder / f"{stem}.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": index})
 
 
-def write_folder(path: Path, *, seed: int = 0) -> None:
+def write_folder(path: Path, *, seed: int = 0, version: str = "2.0") -> None:
     """Writes the dev weights in BF16 as a diffusers folder, laid out as Lightricks/LTX-2 on the hub is.
 
     The transformer and the text encoder (float32) come in shards, as there.
     """
-    config = configs.tiny_config()
-    parts = {component: {} for component in configs.DIFFUSERS}
+    config, described = configs.tiny_config(version), configs.diffusers_config(version)
+    parts = {component: {} for component in described}
     for key, value in _stored(_random(config, "dev", seed), config, "bf16").items():
         if place := to_diffusers(key):
             parts[place[0]][place[1]] = value
     for component, tensors in parts.items():
-        _write_json(path / component / "config.json", configs.DIFFUSERS[component])
+        _write_json(path / component / "config.json", described[component])
         if component == "transformer":
             _write_sharded(path / component, tensors, 2)
         else:
@@ -188,7 +214,8 @@ def write_folder(path: Path, *, seed: int = 0) -> None:
     _write_json(path / "scheduler" / "scheduler_config.json", configs.SCHEDULER)
     gemma.write_text_encoder(path / "text_encoder", weights="fp32", seed=seed, max_shard_size="1MB")
     gemma.write_tokenizer(path / "tokenizer")
-    _write_json(path / "model_index.json", configs.INDEX)
+    vocoder = ["ltx2", described["vocoder"]["_class_name"]]
+    _write_json(path / "model_index.json", {**configs.INDEX, "vocoder": vocoder})
 
 
 def core_upscaler() -> torch.nn.Module:
@@ -231,12 +258,12 @@ def lora_key(name: str, spelling: str, half: str) -> str:
     raise ValueError(f"spelling={spelling!r}; known: trainer, diffusers, bare, kohya")
 
 
-def write_lora(path: Path, *, spelling: str = "trainer", rank: int = 4, seed: int = 0) -> None:
+def write_lora(path: Path, *, spelling: str = "trainer", rank: int = 4, seed: int = 0, version: str = "2.0") -> None:
     """Writes a LoRA, BF16, of all 138 Linears of the transformer; every spelling describes the same change B @ A.
 
     spelling: trainer, diffusers, bare or kohya, whose alpha is rank / 2. Raises ValueError for another.
     """
-    tensors, shapes = {}, _shapes(configs.tiny_config())
+    tensors, shapes = {}, _shapes(configs.tiny_config(version))
     for name in linears(shapes):
         outputs, inputs = shapes[f"{MODEL}{name}.weight"].shape
         down = normal(f"{seed} lora A {name}", (rank, inputs), inputs ** -0.5).to(torch.bfloat16)
@@ -249,12 +276,16 @@ def write_lora(path: Path, *, spelling: str = "trainer", rank: int = 4, seed: in
     save(path, tensors, {"format": "pt"})
 
 
-def published_tensors(weights: str = "fp8") -> dict[str, torch.Tensor]:
-    """Meta tensors of the published 19B file: 4052 with weights bf16, 6404 with fp8; shapes and dtypes as stored."""
-    config = published_config()
-    return _stored(_shapes(config), config, weights)
+def published_tensors(weights: str = "fp8", version: str = "2.0",
+                      kind: str = "distilled") -> dict[str, torch.Tensor]:
+    """Meta tensors of the published 19B or 22B file; shapes and dtypes as stored.
+
+    4052 of the 19B, 6404 with weights fp8; 5947 of the 22B, with weights fp8 8871, or 8939 of dev.
+    """
+    config = published_config(version)
+    return _stored(_shapes(config), config, weights, kind)
 
 
-def published_keys(weights: str = "fp8") -> dict[str, tuple[int, ...]]:
+def published_keys(weights: str = "fp8", version: str = "2.0", kind: str = "distilled") -> dict[str, tuple[int, ...]]:
     """published_tensors() as key -> shape; a scalar's shape is ()."""
-    return {key: tuple(value.shape) for key, value in published_tensors(weights).items()}
+    return {key: tuple(value.shape) for key, value in published_tensors(weights, version, kind).items()}

@@ -15,19 +15,23 @@ _TRANSFORMER = [(r"^patchify_proj\.", "proj_in."), (r"^audio_patchify_proj\.", "
                 (r"^av_ca_audio_scale_shift_adaln_single\.", "av_cross_attn_audio_scale_shift."),
                 (r"^av_ca_a2v_gate_adaln_single\.", "av_cross_attn_video_a2v_gate."),
                 (r"^av_ca_v2a_gate_adaln_single\.", "av_cross_attn_audio_v2a_gate."),
+                (r"^prompt_adaln_single\.", "prompt_adaln."), (r"^audio_prompt_adaln_single\.", "audio_prompt_adaln."),
                 (r"\.scale_shift_table_a2v_ca_video$", ".video_a2v_cross_attn_scale_shift_table"),
                 (r"\.scale_shift_table_a2v_ca_audio$", ".audio_a2v_cross_attn_scale_shift_table"),
                 (r"\.q_norm\.", ".norm_q."), (r"\.k_norm\.", ".norm_k.")]
 _CONNECTORS = [(r"^model\.diffusion_model\.(video|audio)_embeddings_connector\.", r"\1_connector."),
                (r"^text_embedding_projection\.aggregate_embed\.", "text_proj_in."),
+               (r"^text_embedding_projection\.(video|audio)_aggregate_embed\.", r"\1_text_proj_in."),
                (r"\.transformer_1d_blocks\.", ".transformer_blocks."),
                (r"\.q_norm\.", ".norm_q."), (r"\.k_norm\.", ".norm_k.")]
 _STATISTICS = [(r"^per_channel_statistics\.mean-of-means$", "latents_mean"),
                (r"^per_channel_statistics\.std-of-means$", "latents_std")]
 _VAE = [*_STATISTICS, (r"\.(down|up)_blocks\.(\d+)\.", lambda match: _vae_block(match[1], int(match[2]))),
         (r"\.res_blocks\.", ".resnets.")]
-_VOCODER = [(r"^ups\.", "upsamplers."), (r"^resblocks\.", "resnets."), (r"^conv_pre\.", "conv_in."),
-            (r"^conv_post\.", "conv_out.")]
+# LTX-2.3 has two of them, vocoder and bwe_generator.
+_VOCODER = [(r"^(\w+\.)?ups\.", r"\1upsamplers."), (r"^(\w+\.)?resblocks\.", r"\1resnets."),
+            (r"^(\w+\.)?conv_pre\.", r"\1conv_in."), (r"^(\w+\.)?conv_post\.", r"\1conv_out."),
+            (r"^(\w+\.)act_post\.", r"\1act_out."), (r"\.downsample\.lowpass\.", ".downsample.")]
 _PARTS = {"vae.": ("vae", _VAE), "audio_vae.": ("audio_vae", _STATISTICS), "vocoder.": ("vocoder", _VOCODER),
           MODEL: ("transformer", _TRANSFORMER)}
 

@@ -18,29 +18,31 @@ def dequantized(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return plain
 
 
-def components(checkpoint: Path) -> dict[str, torch.nn.Module]:
+def components(checkpoint: Path, version: str = "2.0") -> dict[str, torch.nn.Module]:
     """transformer, connectors, vae, audio_vae and vocoder of stock diffusers, float32."""
     import diffusers
     from diffusers.pipelines import ltx2
 
-    parts = {name: {} for name in configs.DIFFUSERS}
+    described = configs.diffusers_config(version)
+    parts = {name: {} for name in described}
     for key, value in dequantized(load_file(checkpoint)).items():
         if place := to_diffusers(key):
             parts[place[0]][place[1]] = value
     made = {}
-    for name, config in configs.DIFFUSERS.items():
+    for name, config in described.items():
         kind = getattr(diffusers, config["_class_name"], None) or getattr(ltx2, config["_class_name"])
         made[name] = kind.from_config(config).eval()
         made[name].load_state_dict(parts[name])
     return made
 
 
-def pipeline(checkpoint: Path, kind: str, scheduler: dict | None = None):
+def pipeline(checkpoint: Path, kind: str, scheduler: dict | None = None, version: str = "2.0"):
     """kind: the name of diffusers' pipeline class. scheduler: its config, {} for the distilled one."""
     import diffusers
 
     made = diffusers.FlowMatchEulerDiscreteScheduler(**(configs.SCHEDULER if scheduler is None else scheduler))
-    pipe = getattr(diffusers, kind)(scheduler=made, text_encoder=None, tokenizer=None, **components(checkpoint))
+    pipe = getattr(diffusers, kind)(
+        scheduler=made, text_encoder=None, tokenizer=None, **components(checkpoint, version))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -15,6 +15,7 @@ from xavi9videos.nodes.ltx2.checkpoint import LTX2
 from xavi9videos.nodes.ltx2.upscale import open_upscaler
 
 log = logging.getLogger(__name__)
+TEXT_WIDTH = 49 * 3840  # of all of Gemma's states
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,17 @@ def files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("weights, count", [("bf16", 4052), ("fp8", 6404)])
-def test_the_published_19b_file_fits_diffusers_name_for_name(weights, count):
-    published = ltx2.published_keys(weights)
+@pytest.mark.parametrize("version, kind, weights, count, quantized, billions", [
+    ("2.0", "distilled", "bf16", 4052, 0, 18.9), ("2.0", "distilled", "fp8", 6404, 1176, 18.9),
+    ("2.3", "distilled", "bf16", 5947, 0, 20.6), ("2.3", "distilled", "fp8", 8871, 1462, 20.6),
+    ("2.3", "dev", "fp8", 8939, 1496, 20.6),
+])  # fmt: skip
+def test_the_published_files_fit_diffusers_name_for_name(version, kind, weights, count, quantized, billions):
+    published = ltx2.published_keys(weights, version, kind)
     assert len(published) == count
     names = checkpoint.split(published, checkpoint.COMPONENTS)
-    width = published["text_embedding_projection.aggregate_embed.weight"][1]
-    modules = checkpoint.skeletons(config.described({}), width)
+    made = config.described({}, "LTX-2.3" if version == "2.3" else "LTX-2")
+    modules = checkpoint.skeletons(made, TEXT_WIDTH)
     scales = mapped = 0
     for component, module in modules.items():
         given = {new: published[old] for new, old in names[component].items()}
@@ -43,20 +48,24 @@ def test_the_published_19b_file_fits_diffusers_name_for_name(weights, count):
     dropped = [name for name in published if to_diffusers(name) is None]
     log.info("%s: %d tensors, %d on modules, of them %d scales, %d that diffusers drops",
              weights, count, mapped, scales, len(dropped))
-    assert scales == (2 * 1176 if weights == "fp8" else 0)
+    assert scales == 2 * quantized
     assert mapped + len(dropped) == count
     parameters = sum(it.numel() for it in modules["transformer"].parameters())
-    assert 18.8e9 < parameters < 18.95e9
+    assert parameters == pytest.approx(billions * 1e9, rel=0.005)
 
 
-def test_the_published_config_says_what_we_assume_without_one():
-    published = {"config": json.dumps(configs.published_config())}
-    for kind in (config.transformer, config.vae, config.audio_vae, config.vocoder):
-        assert kind(config.described(published)) == kind(config.described({}))
+@pytest.mark.parametrize("version, kind", [("2.0", "LTX-2"), ("2.3", "LTX-2.3")])
+def test_the_published_config_says_what_we_assume_without_one(version, kind):
+    published = {"config": json.dumps(configs.published_config(version))}
+    for it in (config.transformer, config.vae, config.audio_vae, config.vocoder):
+        assert it(config.described(published)) == it(config.described({}, kind))
+    found, expected = (config.connectors(config.described(*it), TEXT_WIDTH) for it in ((published,), ({}, kind)))
+    assert found == expected
 
 
-def test_every_name_is_the_one_that_the_published_conversion_gives():
-    published = ltx2.published_keys()
+@pytest.mark.parametrize("version", ["2.0", "2.3"])
+def test_every_name_is_the_one_that_the_published_conversion_gives(version):
+    published = ltx2.published_keys(version=version)
     found = checkpoint.split(published, checkpoint.COMPONENTS)
     names = {old: (part, new) for part, of in found.items() for new, old in of.items()}
     assert names == {key: place for key in published if (place := to_diffusers(key))}

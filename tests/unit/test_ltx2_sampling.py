@@ -23,10 +23,10 @@ RECOMPRESSES = tuple(map(int, version("diffusers").split(".")[:2])) >= (0, 40)
 DISTILLED = [1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("ltx2") / "ltx-2-distilled-fp8.safetensors"
-    write_checkpoint(path)
+@pytest.fixture(scope="module", params=["2.0", "2.3"])
+def checkpoint(tmp_path_factory, request):
+    path = tmp_path_factory.mktemp("ltx2") / f"ltx-{request.param}-distilled-fp8.safetensors"
+    write_checkpoint(path, version=request.param)
     return path
 
 
@@ -55,7 +55,7 @@ def text(states):
 
 def stock(checkpoint, kind, conditioning, *, sigmas=None, steps=8, guidance=1.0, **inputs):
     """Normalized video and audio of diffusers' own pipeline, as its loop leaves them."""
-    pipe = pipeline(checkpoint, kind, {} if sigmas else None)
+    pipe = pipeline(checkpoint, kind, {} if sigmas else None, "2.3" if "2.3" in checkpoint.name else "2.0")
     pipe._callback_tensor_inputs = [*pipe._callback_tensor_inputs, "audio_latents"]
     last = {}
     embeds, mask = text(conditioning.positive)

@@ -13,7 +13,7 @@ TEXT = (REPO / "docs" / "spark.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("|")]
 # As published: 48 blocks, 32 heads of 128 (sound: 64), Gemma's 49 states of 3840 values.
 CONFIG = SimpleNamespace(num_layers=48, num_attention_heads=32, attention_head_dim=128, audio_num_attention_heads=32,
-                         audio_attention_head_dim=64)
+                         audio_attention_head_dim=64, cross_attn_mod=False)
 LTX2 = SimpleNamespace(transformer=SimpleNamespace(module=SimpleNamespace(config=CONFIG)), text_width=49 * 3840,
                        dtype=torch.bfloat16)
 IMAGE = torch.zeros(1, 8, 8, 3)

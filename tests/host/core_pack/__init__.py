@@ -14,7 +14,7 @@ from comfy.nested_tensor import NestedTensor
 from comfy.text_encoders import llama, lt
 from comfy_api.latest import ComfyExtension, Input, io
 
-HIDDEN, STATES = 32, 49
+HIDDEN, STATES, VIDEO, AUDIO = 32, 49, 64, 32
 
 
 @dataclass
@@ -34,14 +34,19 @@ class TinyGemma(llama.Gemma3_12B_Config):
 
 
 class TinyTextEncoder(lt.LTXAVTEModel):
-    """The host's class has 3840 x 49 -> 3840 written into it."""
+    """The host's class has 3840 x 49 -> 3840 written into it, and LTX-2.3's 4096 and 2048."""
 
     def __init__(self, dtype_llama=None, device="cpu", dtype=None, text_projection_type="single_linear",
                  model_options={}):
         super().__init__(dtype_llama, device, dtype, "none", model_options)
         self.text_projection_type = text_projection_type
-        linear = self.gemma3_12b.operations.Linear
-        self.text_embedding_projection = linear(HIDDEN * STATES, HIDDEN, bias=False, dtype=dtype, device=device)
+        operations, width = self.gemma3_12b.operations, HIDDEN * STATES
+        where = {"dtype": dtype, "device": device}
+        if text_projection_type == "dual_linear":
+            both = lt.DualLinearProjection(width, VIDEO, AUDIO, operations=operations, **where)
+            self.text_embedding_projection = both
+        else:
+            self.text_embedding_projection = operations.Linear(width, HIDDEN, bias=False, **where)
 
 
 # Both are looked up when a text encoder is opened.
