@@ -160,8 +160,9 @@ def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str
     try:
         config = describe.described(metadata, kind)
         names = split(tensors, COMPONENTS)
-        first = "video_text_proj_in" if describe.connectors(config, 0)["per_modality_projections"] else "text_proj_in"
-        width = tensors[names["connectors"][first + ".weight"]].shape[1]
+        own = config["transformer"]["caption_proj_before_connector"]
+        first = "video_text_proj_in.weight" if own else "text_proj_in.weight"
+        width = tensors[names["connectors"][first]].shape[1]
         modules = skeletons(config, width)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         reason = f"its description does not make a model ({type(error).__name__}: {error})"

@@ -143,7 +143,16 @@ def connectors(config: Mapping, text_width: int) -> dict:
     """text_width: values per token of the text encoder's stacked hidden states, the width of the first weight."""
     it = config["transformer"]
     heads, width = it["connector_num_attention_heads"], it["connector_attention_head_dim"]
+    own = {}
+    if it["caption_proj_before_connector"]:
+        own = {
+            "per_modality_projections": True,
+            "proj_bias": True,
+            "video_hidden_dim": it["num_attention_heads"] * it["attention_head_dim"],
+            "audio_hidden_dim": it["audio_num_attention_heads"] * it["audio_attention_head_dim"],
+        }
     return {
+        **own,
         "video_connector_num_attention_heads": heads,
         "video_connector_attention_head_dim": width,
         "audio_connector_num_attention_heads": it.get("audio_connector_num_attention_heads", heads),
@@ -151,10 +160,6 @@ def connectors(config: Mapping, text_width: int) -> dict:
         **{f"{kind}_connector_num_layers": it["connector_num_layers"] for kind in ("video", "audio")},
         **{f"{kind}_connector_num_learnable_registers": CONNECTOR_REGISTERS for kind in ("video", "audio")},
         **{f"{kind}_gated_attn": it["connector_apply_gated_attention"] for kind in ("video", "audio")},
-        "per_modality_projections": it["caption_proj_before_connector"],
-        "proj_bias": it["caption_proj_before_connector"],
-        "video_hidden_dim": it["num_attention_heads"] * it["attention_head_dim"],
-        "audio_hidden_dim": it["audio_num_attention_heads"] * it["audio_attention_head_dim"],
         "caption_channels": it["caption_channels"],
         "text_proj_in_factor": text_width // it["caption_channels"],
         "connector_rope_base_seq_len": CONNECTOR_MAX_POSITIONS,

@@ -35,14 +35,16 @@ def transformers(described: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
 class Step:
     """One call of both transformers with the same noisy latents: a distilled step, without guidance, at noise 0.7."""
 
-    def __init__(self, shot: sampling.Shot):
-        self.module, self.core = transformers(models.config(8, 4, TEXT))
+    def __init__(self, shot: sampling.Shot, version: str):
+        self.module, self.core = transformers(models.config(8, 4, TEXT, version))
         width, height = shot.grid_size
         self.size = ((shot.grid_frames - 1) // 8 + 1, height // 32, width // 32)
         dice = torch.Generator().manual_seed(1)
         self.video = torch.randn(1, 128, *self.size, generator=dice)
         self.audio = torch.randn(1, 8, round(shot.grid_frames / shot.fps * 25), 16, generator=dice)
-        self.texts = [torch.randn(1, MAX_TOKENS, TEXT, generator=dice) for _ in range(2)]
+        # LTX-2.3's connectors give the text in the widths of picture and sound.
+        widths = (1024, 512) if version == "2.3" else (TEXT, TEXT)
+        self.texts = [torch.randn(1, MAX_TOKENS, width, generator=dice) for width in widths]
         self.found = {}
         frames, height, width = self.size
         # As LTX2Pipeline calls it: the mask is all ones, because registers stand where no text is.
@@ -73,9 +75,9 @@ class Step:
             check_same(ours, peer, f"{what} of a step")
 
 
-def step(name: str, shot: sampling.Shot, runs: int, budget: float) -> Row:
+def step(name: str, shot: sampling.Shot, runs: int, budget: float, version: str = "2.0") -> Row:
     """Seconds of a step after the first, as 7 of 8 or 39 of 40 are: the first also computes what the run keeps."""
-    both = Step(shot)
+    both = Step(shot, version)
     with attention.prepared(both.module):
         seconds(both.ours)
         seconds(both.peer)
@@ -91,6 +93,14 @@ def ltx2_step_640() -> Row:
 
 def ltx2_step_6144() -> Row:
     return step("ltx2_step_6144", sampling.Shot(768, 512, 121, FPS), 3, 0.97)
+
+
+def ltx23_step_640() -> Row:
+    return step("ltx23_step_640", sampling.Shot(320, 256, 57, FPS), 7, 0.95, "2.3")
+
+
+def ltx23_step_6144() -> Row:
+    return step("ltx23_step_6144", sampling.Shot(768, 512, 121, FPS), 3, 0.99, "2.3")
 
 
 def ltx2_text_encode() -> Row:

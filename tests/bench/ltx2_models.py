@@ -18,17 +18,19 @@ TEXT_STATES = 49  # Gemma's embeddings and each layer's output
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3"}
 
 
-def config(heads: int, layers: int, text: int) -> dict:
+def config(heads: int, layers: int, text: int, version: str = "2.0") -> dict:
     """The published file's, with so many heads of its 128 and 64 values in each of so many layers; small decoders.
 
     text: values per token of one state of the text encoder.
     """
-    found = copy.deepcopy({**tiny_config(), "transformer": published_config()["transformer"]})
+    found = copy.deepcopy({**tiny_config(version), "transformer": published_config(version)["transformer"]})
     found["transformer"] |= {
         "num_layers": layers, "num_attention_heads": heads, "audio_num_attention_heads": heads,
         "cross_attention_dim": heads * 128, "audio_cross_attention_dim": heads * 64, "caption_channels": text,
         "connector_num_attention_heads": heads, "connector_attention_head_dim": text // heads,
     }  # fmt: skip
+    if version == "2.3":
+        found["transformer"] |= {"connector_attention_head_dim": 128, "audio_connector_num_attention_heads": heads}
     return found
 
 

@@ -22,6 +22,8 @@ ROWS = {
     "video_save_memory": "bench.video",
     "ltx2_step_640": "bench.ltx2",
     "ltx2_step_6144": "bench.ltx2",
+    "ltx23_step_640": "bench.ltx2",
+    "ltx23_step_6144": "bench.ltx2",
     "ltx2_text_encode": "bench.ltx2",
     "ltx2_load": "bench.ltx2_load",
     "ltx2_load_memory": "bench.ltx2_load",

@@ -30,6 +30,9 @@ SHIPPED = {"ltx2_text_to_video": (768, 512, 121, 25, "distilled"),
 # Which widgets name a model file, with the folder that it lies in.
 FILES = {"checkpoint": "checkpoints", "model": "checkpoints", "text_encoder": "text_encoders",
          "upscaler": "latent_upscale_models"}
+# What LTX-2's workflows name instead for LTX-2.3.
+LTX23 = {"checkpoint": "ltx-2.3-22b-distilled-fp8.safetensors",
+         "upscaler": "ltx-2.3-spatial-upscaler-x2-1.1.safetensors"}
 # Those that open as a form.
 FORMS = ("generate_video",)
 # What Generate Video's `model` is instead.
@@ -103,3 +106,17 @@ def test_runs(server, nim, uncached, name, family):
     assert kept == prompt
     with av.open(str(saved)) as container:
         assert json.loads(container.metadata["workflow"]) == graph
+
+
+@pytest.mark.parametrize("name", LTX2)
+def test_ltx2s_run_with_ltx23(server, uncached, name):
+    prompt = lowered(read(FOLDER / "api" / f"{name}.json"))
+    for node in prompt.values():
+        node["inputs"] |= {key: file for key, file in LTX23.items() if key in node["inputs"]}
+    entry = server.run(prompt)
+    assert server.error(entry) is None
+    [saved] = server.files(entry)
+    with av.open(str(saved)) as container:
+        stream, sound = container.streams.video[0], container.streams.audio[0]
+        assert (stream.width, stream.height, sound.rate) == (*LTX2[name], 48000)
+        assert sum(1 for _ in container.decode(stream)) == 17

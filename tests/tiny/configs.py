@@ -209,3 +209,4 @@ INDEX = {
 UPSCALER = {"_class_name": "LatentUpsampler", "in_channels": 128, "mid_channels": 32, "num_blocks_per_stage": 1,
             "dims": 3, "spatial_upsample": True, "temporal_upsample": False, "spatial_scale": 2.0,
             "rational_resampler": True}
+UPSCALER_23 = {**UPSCALER, "rational_resampler": False}

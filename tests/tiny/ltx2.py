@@ -218,7 +218,7 @@ def write_folder(path: Path, *, seed: int = 0, version: str = "2.0") -> None:
     _write_json(path / "model_index.json", {**configs.INDEX, "vocoder": vocoder})
 
 
-def core_upscaler() -> torch.nn.Module:
+def core_upscaler(config: dict = configs.UPSCALER) -> torch.nn.Module:
     """ComfyUI's own upsampler in the tiny size, on the CPU, weights not set."""
     import comfy.ops
     from comfy.ldm.lightricks.latent_upsampler import LatentUpsampler
@@ -226,22 +226,24 @@ def core_upscaler() -> torch.nn.Module:
     # ComfyUI 0.27 and older make plain torch layers and have no such argument.
     takes = inspect.signature(LatentUpsampler.from_config).parameters
     options = {"operations": comfy.ops.disable_weight_init} if "operations" in takes else {}
-    return LatentUpsampler.from_config(configs.UPSCALER, **options)
+    return LatentUpsampler.from_config(config, **options)
 
 
-def write_upscaler(path: Path, *, seed: int = 0) -> None:
+def write_upscaler(path: Path, *, seed: int = 0, version: str = "2.0") -> None:
     """Writes a spatial x2 latent upsampler, BF16: (B,128,F,h,w) to (B,128,F,2h,2w), denormalized latents."""
-    model = core_upscaler()
-    kernel = model.state_dict()["upsampler.blur_down.kernel"]
+    config = configs.UPSCALER if version == "2.0" else configs.UPSCALER_23
+    model = core_upscaler(config)
+    kernel = model.state_dict().get("upsampler.blur_down.kernel")
     tensors = {}
     for key, value in model.state_dict().items():
         if value.ndim > 1:
             tensors[key] = normal(f"{seed} {key}", value.shape, fan_in(value.shape) ** -0.5)
         else:
             tensors[key] = normal(f"{seed} {key}", value.shape, 0.02) + float("norm" in key and "weight" in key)
-    tensors["upsampler.blur_down.kernel"] = kernel
+    if kernel is not None:
+        tensors["upsampler.blur_down.kernel"] = kernel
     save(path, {key: value.to(torch.bfloat16) for key, value in tensors.items()},
-         {"config": json.dumps(configs.UPSCALER), "model_version": "2.0"})
+         {"config": json.dumps(config), "model_version": version})
 
 
 def lora_key(name: str, spelling: str, half: str) -> str:

@@ -37,9 +37,12 @@ FILES = {
     "checkpoints/ltx-2-19b-distilled-fp8.safetensors": ("ltx2", "write_checkpoint", {}),
     "checkpoints/ltx-2-19b-dev-fp8.safetensors": ("ltx2", "write_checkpoint", {"kind": "dev"}),
     "checkpoints/ltx-2-19b-distilled.safetensors": ("ltx2", "write_checkpoint", {"weights": "bf16"}),
+    "checkpoints/ltx-2.3-22b-distilled-fp8.safetensors": ("ltx2", "write_checkpoint", {"version": "2.3"}),
     "text_encoders/gemma_3_12B_it_fp8_scaled.safetensors": ("gemma", "write_file", {"weights": "fp8"}),
     "text_encoders/gemma-3-12b-it": ("gemma", "write_folder", {}),
     "latent_upscale_models/ltx-2-spatial-upscaler-x2-1.0.safetensors": ("ltx2", "write_upscaler", {}),
+    "latent_upscale_models/ltx-2.3-spatial-upscaler-x2-1.1.safetensors": (
+        "ltx2", "write_upscaler", {"version": "2.3"}),
     "loras/ltx2-test-lora.safetensors": ("ltx2", "write_lora", {}),
     "diffusers/LTX-2": ("ltx2", "write_folder", {}),
     "checkpoints/svd_xt.safetensors": ("svd", "write_checkpoint", {}),

@@ -34,7 +34,8 @@ def header(path):
 
 
 @pytest.mark.parametrize(("name", "count", "layers"), [
-    ("ltx-2-19b-distilled-fp8", 720, 56), ("ltx-2-19b-dev-fp8", 720, 56), ("ltx-2-19b-distilled", 608, 0)])
+    ("ltx-2-19b-distilled-fp8", 720, 56), ("ltx-2-19b-dev-fp8", 720, 56), ("ltx-2-19b-distilled", 608, 0),
+    ("ltx-2.3-22b-distilled-fp8", 1179, 68)])
 def test_checkpoint_counts(folder, name, count, layers):
     dtypes, metadata = header(folder / f"checkpoints/{name}.safetensors")
     assert len(dtypes) == count
@@ -47,7 +48,8 @@ def test_checkpoint_counts(folder, name, count, layers):
     assert json.loads(metadata["config"]).keys() == ltx2.published_config().keys()
 
 
-@pytest.mark.parametrize("name", ["ltx-2-19b-distilled-fp8", "ltx-2-19b-dev-fp8", "ltx-2-19b-distilled"])
+@pytest.mark.parametrize("name", ["ltx-2-19b-distilled-fp8", "ltx-2-19b-dev-fp8", "ltx-2-19b-distilled",
+                                  "ltx-2.3-22b-distilled-fp8"])
 def test_core_loads_the_checkpoint(folder, name, caplog):
     import comfy.sd
 
@@ -60,9 +62,10 @@ def test_core_loads_the_checkpoint(folder, name, caplog):
     suffix = (".weight_scale", ".input_scale", ".comfy_quant")
     own = {MODEL + key for key in model.model.diffusion_model.state_dict() if not key.endswith(suffix)}
     assert own == {key for key in keys if key.startswith(MODEL) and not key.endswith(suffix)}
-    assert {"vae." + key for key in vae.first_stage_model.state_dict()} | {
-        f"vae.per_channel_statistics.{name}" for name in ("channel", "mean-of-stds", "mean-of-stds_over_std-of-means")
-    } == {key for key in keys if key.startswith("vae.")}
+    unused = {f"vae.per_channel_statistics.{name}" for name in ("channel", "mean-of-stds",
+                                                                "mean-of-stds_over_std-of-means")}
+    built = {"vae." + key for key in vae.first_stage_model.state_dict()}
+    assert {key for key in keys if key.startswith("vae.")} == (built - unused if "2.3" in name else built | unused)
     latent = torch.randn(1, 128, 2, 5, 8, generator=torch.Generator().manual_seed(0))
     frames = vae.decode(latent)[0]
     assert frames.shape == (9, 160, 256, 3)
@@ -71,15 +74,16 @@ def test_core_loads_the_checkpoint(folder, name, caplog):
     assert (frames[:, :, 1:] - frames[:, :, :-1]).abs().mean() < 0.5 * (frames - frames.flip(2)).abs().mean()
 
 
-def test_core_loads_the_sound(folder):
+@pytest.mark.parametrize("name, rate", [("ltx-2-19b-distilled", 24000), ("ltx-2.3-22b-distilled-fp8", 48000)])
+def test_core_loads_the_sound(folder, name, rate):
     from comfy.ldm.lightricks.vae.audio_vae import AudioVAE
 
-    path = folder / "checkpoints/ltx-2-19b-distilled.safetensors"
+    path = folder / f"checkpoints/{name}.safetensors"
     model = AudioVAE(metadata=header(path)[1])
     model.load_state_dict({key.replace("audio_vae.", "autoencoder."): value.float()
                            for key, value in load_file(path).items() if key.startswith(("audio_vae.", "vocoder."))})
     sound = model.decode(torch.randn(1, 8, 17, 16, generator=torch.Generator().manual_seed(0)))
-    assert sound.shape[:2] == (1, 2) and model.output_sample_rate == 24000
+    assert sound.shape[:2] == (1, 2) and model.output_sample_rate == rate
     assert 0.02 < sound.std() < 0.4 and sound.isfinite().all()
 
 
@@ -130,13 +134,15 @@ def test_diffusers_loads_the_folder(folder):
     assert pipe.tokenizer("a fox").input_ids[0] == 2
 
 
-def test_upscaler_fits_both(folder):
+@pytest.mark.parametrize("name, config", [("ltx-2-spatial-upscaler-x2-1.0", configs.UPSCALER),
+                                          ("ltx-2.3-spatial-upscaler-x2-1.1", configs.UPSCALER_23)])
+def test_upscaler_fits_both(folder, name, config):
     from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel
 
-    path = folder / "latent_upscale_models/ltx-2-spatial-upscaler-x2-1.0.safetensors"
-    assert json.loads(header(path)[1]["config"]) == configs.UPSCALER
-    core = ltx2.core_upscaler()
-    other = LTX2LatentUpsamplerModel(mid_channels=32, num_blocks_per_stage=1, use_rational_resampler=True)
+    path = folder / f"latent_upscale_models/{name}.safetensors"
+    assert json.loads(header(path)[1]["config"]) == config
+    core, rational = ltx2.core_upscaler(config), config["rational_resampler"]
+    other = LTX2LatentUpsamplerModel(mid_channels=32, num_blocks_per_stage=1, use_rational_resampler=rational)
     tensors = {key: value.float() for key, value in load_file(path).items()}
     core.load_state_dict(tensors)
     other.load_state_dict(tensors)
@@ -240,17 +246,19 @@ def test_tokenizer_without_protobuf(folder, monkeypatch):
             assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=text != "<mask>")[-5:] == text[-5:]
 
 
-@pytest.mark.parametrize(("weights", "count", "size"), [("bf16", 4052, 43_285_058_186), ("fp8", 6404, 27_078_716_346)])
-def test_published_counts(weights, count, size):
-    tensors = ltx2.published_tensors(weights)
+@pytest.mark.parametrize(("version", "kind", "weights", "count", "size"), [
+    ("2.0", "distilled", "bf16", 4052, 43_285_058_186), ("2.0", "distilled", "fp8", 6404, 27_078_716_346),
+    ("2.3", "distilled", "fp8", 8871, 29_531_884_062), ("2.3", "dev", "fp8", 8939, 29_145_431_166)])
+def test_published_counts(version, kind, weights, count, size):
+    tensors = ltx2.published_tensors(weights, version, kind)
     dtypes = collections.Counter(str(value.dtype) for value in tensors.values())
     header = size - sum(value.nbytes for value in tensors.values())
-    log.info("LTX-2 19B %s: %d tensors, %s, %d bytes of header", weights, len(tensors), dict(dtypes), header)
-    assert len(tensors) == count and ltx2.published_keys(weights).keys() == tensors.keys()
+    log.info("LTX-%s %s: %d tensors, %s, %d bytes of header", version, weights, len(tensors), dict(dtypes), header)
+    assert len(tensors) == count
     # What the published file has beyond these tensors' bytes must be its header: some 100 bytes a tensor.
     assert 100 < header / count < 300
     layers = [key for key, value in tensors.items() if value.dtype == torch.float8_e4m3fn]
-    assert len(layers) == (1176 if weights == "fp8" else 0)
+    assert len(layers) == {4052: 0, 6404: 1176, 8871: 1462, 8939: 1496}[count]
     parts = collections.Counter(place[0] for place in map(to_diffusers, tensors) if place)
     if weights == "bf16":
         assert parts == {"transformer": 3510, "connectors": 59, "vae": 184, "audio_vae": 102, "vocoder": 194}
