@@ -62,6 +62,18 @@ def shapes(tensors: Mapping) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
+def unpacked(given: Mapping[str, tuple], needed: Mapping[str, tuple]) -> dict[str, tuple]:
+    """`given`, with the module's own shape for NVFP4 weights, which hold two values in a byte of rows of 16 each."""
+    found = dict(given)
+    for name in given:
+        weight = name.removesuffix("_scale_2")
+        if weight != name and len(shape := needed.get(weight, ())) == 2:
+            rows, columns = (-(-side // 16) * 16 for side in shape)
+            if given.get(weight) == (rows, columns // 2):
+                found[weight] = shape
+    return found
+
+
 def some(kind: str, found: list[str]) -> str:
     named = ", ".join(found[:NAMED])
     return f"{kind} {len(found)} ({named}{', ...' if len(found) > NAMED else ''})"

@@ -111,6 +111,12 @@ def quantized_layers(dtype: torch.dtype, full_precision: bool):
     )
 
 
+@cache
+def say_dequantized(dtype: torch.dtype):
+    """In the log, once."""
+    log.info("FP4 weights: this device does not multiply in FP4, so each layer computes in %s of them.", dtype)
+
+
 def quantize(weight: torch.Tensor) -> dict[str, torch.Tensor]:
     """An [out, in] weight as FP8 E4M3 with one scale, under the suffixes of a file's names."""
     layout = comfy.quant_ops.QUANT_ALGOS["float8_e4m3fn"]["comfy_tensor_layout"]
@@ -139,6 +145,8 @@ def fill(
     # Files hold bfloat16 beside FP8; the layer casts that to what flows.
     quantized = any(name.endswith(MARKER) for name in tensors)
     kinds = quantized_layers(torch.bfloat16, full_precision) if quantized else None
+    if quantized and "nvfp4" in kinds._disabled and any(name.endswith("weight_scale_2") for name in tensors):
+        say_dequantized(dtype)
     for name, old in list(module.named_modules()):
         if name + MARKER in tensors:
             if isinstance(old, torch.nn.Embedding):

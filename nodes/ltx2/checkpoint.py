@@ -13,7 +13,7 @@ from .. import folder
 from ..errors import WrongModelFile
 from ..host import layers, lora, memory
 from ..host.memory import Part
-from ..weights import check, looks_like, shapes, split
+from ..weights import check, looks_like, shapes, split, unpacked
 from . import config as describe
 
 WANTED = "an LTX-2 checkpoint"
@@ -98,7 +98,7 @@ COMPONENTS = {
         },
     ),
 }
-SCALES = (".weight_scale", ".input_scale", layers.MARKER)
+SCALES = (".weight_scale", ".weight_scale_2", ".input_scale", layers.MARKER)
 
 
 def classes(extends_band: bool) -> dict[str, type]:
@@ -131,18 +131,21 @@ def skeletons(config: Mapping, text_width: int) -> dict[str, torch.nn.Module]:
 
 def check_component(file: str, module: torch.nn.Module, given: Mapping[str, tuple], found: str):
     """Raise WrongModelFile unless the shapes `given`, by diffusers' names, are the module's; scales come on top."""
-    plain = {name: shape for name, shape in given.items() if not name.endswith(SCALES)}
-    check(file, WANTED, shapes(module.state_dict()), plain, found)
+    needed = shapes(module.state_dict())
+    plain = {name: shape for name, shape in unpacked(given, needed).items() if not name.endswith(SCALES)}
+    check(file, WANTED, needed, plain, found)
 
 
 def check_scales(file: str, tensors: Mapping[str, torch.Tensor]):
-    """Raise WrongModelFile where FP8 weights have no scale: cast without one they are noise."""
+    """Raise WrongModelFile where quantized weights have no scale: cast without one they are noise."""
+    suffixes = {torch.float8_e4m3fn: ["_scale"], torch.float8_e5m2: ["_scale"], torch.uint8: ["_scale", "_scale_2"]}
     bare = [
         name for name, value in tensors.items()
-        if value.dtype in (torch.float8_e4m3fn, torch.float8_e5m2) and name + "_scale" not in tensors
+        if name.endswith(".weight") and any(name + it not in tensors for it in suffixes.get(value.dtype, ()))
     ]  # fmt: skip
     if bare:
-        reason = f"{len(bare)} FP8 weights have no scale, {bare[0]} is one"
+        kind = "FP4" if tensors[bare[0]].dtype == torch.uint8 else "FP8"
+        reason = f"{len(bare)} {kind} weights have no scale, {bare[0]} is one"
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found="a file whose scales were lost")
 
 

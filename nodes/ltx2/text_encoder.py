@@ -11,7 +11,7 @@ import torch
 from ..errors import ModelFileMissing, PromptTooLong, WrongModelFile, WrongTextEncoder
 from ..host import layers, memory
 from ..host.memory import Part
-from ..weights import check, looks_like, shapes
+from ..weights import check, looks_like, shapes, unpacked
 
 WANTED = "a Gemma 3 text encoder"
 MAX_TOKENS = 1024
@@ -122,14 +122,7 @@ class TextEncoder:
         # A plain embedding, so that it becomes one of the host's layers; its scale follows it below.
         model.embed_tokens = torch.nn.Embedding(config.vocab_size, config.hidden_size, device="meta")
         needed = shapes(model.state_dict())
-        # NVFP4 holds two values in a byte, so its shapes tell nothing here.
-        two = ".weight_scale_2"
-        packed = {name.removesuffix(two) + ".weight" for name in found if name.endswith(two)}
-        given = {
-            name: needed.get(name, shape) if name in packed else shape
-            for name, shape in found.items()
-            if not name.endswith(SCALES)
-        }
+        given = {name: shape for name, shape in unpacked(found, needed).items() if not name.endswith(SCALES)}
         check(place.name, WANTED, needed, given, looks_like(tensors))
         self.width = config.hidden_size * (config.num_hidden_layers + 1)
         self.tokens = tokenizer(place, tensors)

@@ -24,6 +24,7 @@ from xavi9videos.nodes.ltx2.text_encoder import Conditioning
 WIDTH, HEIGHT, FRAMES, FPS, SEED = 128, 96, 17, 25, 7
 FP8, DEV = "ltx-2-19b-distilled-fp8.safetensors", "ltx-2-19b-dev-fp8.safetensors"
 FP8_23, DEV_23 = "ltx-2.3-22b-distilled-fp8.safetensors", "ltx-2.3-22b-dev-fp8.safetensors"
+DEV_FP4, GEMMA_FP4 = "ltx-2-19b-dev-fp4.safetensors", "gemma_3_12B_it_fp4_mixed.safetensors"
 FP32_23 = "ltx-2.3-22b-distilled-fp32.safetensors"
 BF16, FP32 = "ltx-2-19b-distilled.safetensors", "ltx-2-19b-distilled-fp32.safetensors"
 GEMMA, GEMMA_FP32 = "gemma_3_12B_it_fp8_scaled.safetensors", "gemma_3_12B_it_fp32.safetensors"
@@ -66,7 +67,9 @@ def host(tmp_path_factory):
     ltx2.write_checkpoint(models / "checkpoints" / DEV_23, version="2.3", kind="dev")
     ltx2.write_checkpoint(models / "checkpoints" / FP32_23, version="2.3", weights="fp32")
     ltx2.write_lora(models / "loras" / "ltx23.safetensors", version="2.3")
+    ltx2.write_checkpoint(models / "checkpoints" / DEV_FP4, kind="dev", weights="fp4")
     gemma.write_file(models / "text_encoders" / GEMMA, weights="fp8")
+    gemma.write_file(models / "text_encoders" / GEMMA_FP4, weights="fp4_mixed")
     gemma.write_file(models / "text_encoders" / GEMMA_FP32, weights="fp32")
     for spelling in SPELLINGS:
         ltx2.write_lora(models / "loras" / f"{spelling}.safetensors", spelling=spelling)
@@ -81,7 +84,7 @@ def host(tmp_path_factory):
 
 def encoder(checkpoint: str) -> str:
     # Beside a bf16 Gemma ComfyUI also rounds the checkpoint's projection of the text to bf16.
-    return GEMMA_FP32 if checkpoint in (FP32, FP32_23) else GEMMA
+    return {FP32: GEMMA_FP32, FP32_23: GEMMA_FP32, DEV_FP4: GEMMA_FP4}.get(checkpoint, GEMMA)
 
 
 def core(prompt: str = PROMPT, *, seed: int = SEED, checkpoint: str = FP8, image: bool = False,
@@ -188,6 +191,13 @@ def test_text_encoder_is_cores_but_for_its_rounding(plain):
     assert SAME_STATES < min(off(own, rounded)) and max(off(own, rounded)) < ROUNDED_STATES
 
 
+def test_fp4_text_encoder_is_cores(host):
+    graph = {"clip": core(checkpoint=DEV_FP4)["clip"], **ours(checkpoint=DEV_FP4, states=False),
+             "exact": node("TestCoreStates", clip=["clip", 0], prompt=PROMPT, negative_prompt=NEGATIVE, exact=True)}
+    own, exact = ([it["positive"], it["negative"]] for it in carried(host, graph, "text", "exact"))
+    assert max(off(own, exact)) < SAME_STATES
+
+
 @pytest.mark.parametrize("checkpoint", [FP8, FP8_23])
 def test_image_to_video_is_cores(host, checkpoint):
     made, theirs = both(host, image=True, checkpoint=checkpoint)
@@ -197,7 +207,8 @@ def test_image_to_video_is_cores(host, checkpoint):
 
 
 @pytest.mark.parametrize(("checkpoint", "steps", "guidance", "bound"), [
-    (DEV, 20, 1.0, DEV_CLOSE), (DEV, 2, 4.0, DEV_CLOSE), (DEV, 20, 4.0, DEV_LONG), (DEV_23, 2, 3.0, DEV_CLOSE)])
+    (DEV, 20, 1.0, DEV_CLOSE), (DEV, 2, 4.0, DEV_CLOSE), (DEV, 20, 4.0, DEV_LONG), (DEV_23, 2, 3.0, DEV_CLOSE),
+    (DEV_FP4, 2, 4.0, DEV_CLOSE)])
 def test_dev_schedule_is_cores(host, checkpoint, steps, guidance, bound):
     assert max(off(*both(host, checkpoint=checkpoint, dev=(steps, guidance)))) < bound
 

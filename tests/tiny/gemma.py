@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import torch
-from tiny.weights import dtype, fan_in, normal, quantize, save
+from tiny.weights import dtype, fan_in, normal, quantize, quantize_fp4, save
 
 VOCABULARY, _HEAD, _FEED_FORWARD = 640, 256, 64
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")  # ids 0 to 4, as Gemma's
@@ -70,23 +70,29 @@ _VISION = {"vision_model.embeddings.patch_embedding.weight": (16, 3, 14, 14),
 def _marker(layer: str, weights: str) -> dict[str, torch.Tensor]:
     if weights == "fp8_legacy":
         return {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}
-    text = json.dumps({"format": "float8_e4m3fn"}).encode()
+    text = json.dumps({"format": "nvfp4" if weights == "nvfp4" else "float8_e4m3fn"}).encode()
     return {layer + ".comfy_quant": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
 
 
 def write_file(path: Path, *, weights: str = "bf16", seed: int = 0, hidden: int = 32, layers: int = 48) -> None:
-    """Writes ComfyUI's single file. weights: bf16, fp32, fp8 (.comfy_quant, .weight_scale) or fp8_legacy
-    (scaled_fp8, .scale_weight); in the last two every projection is float8_e4m3fn with one scale, the rest BF16.
+    """Writes ComfyUI's single file. weights: bf16, fp32, fp8 (.comfy_quant, .weight_scale), fp8_legacy (scaled_fp8,
+    .scale_weight) or fp4_mixed; in the last three every projection is float8_e4m3fn with one scale, and with
+    fp4_mixed the feed-forwards' NVFP4; the rest is BF16.
 
     Another hidden size or number of layers makes an encoder that does not fit the model. ValueError for other weights.
     """
-    plain = dtype("fp8" if weights == "fp8_legacy" else weights)
+    plain = dtype("fp8" if weights in ("fp8_legacy", "fp4_mixed") else weights)
     shapes = _shapes(hidden, layers) | _VISION
     tensors = {key: _value(key, shape, seed).to(plain) for key, shape in sorted(shapes.items())}
-    for key in [key for key in tensors if weights.startswith("fp8") and key.endswith("_proj.weight")]:
+    quantized = weights.startswith("fp8") or weights == "fp4_mixed"
+    for key in [key for key in tensors if quantized and key.endswith("_proj.weight")]:
         layer, suffix = key.removesuffix(".weight"), ".scale_weight" if weights == "fp8_legacy" else ".weight_scale"
-        tensors[key], tensors[layer + suffix] = quantize(_value(key, shapes[key], seed))
-        tensors |= _marker(layer, weights)
+        value, four = _value(key, shapes[key], seed), weights == "fp4_mixed" and ".mlp." in key
+        if four:
+            tensors[key], tensors[key + "_scale"], tensors[key + "_scale_2"] = quantize_fp4(value)
+        else:
+            tensors[key], tensors[layer + suffix] = quantize(value)
+        tensors |= _marker(layer, "nvfp4" if four else weights)
     tensors["spiece_model"] = torch.frombuffer(bytearray(sentencepiece_model()), dtype=torch.uint8)
     save(path, tensors, {"format": "pt"})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tiny import configs, gemma
 from tiny.names import CONNECTORS, MODEL, to_diffusers
-from tiny.weights import dtype, fan_in, normal, quantize, save
+from tiny.weights import dtype, fan_in, normal, quantize, quantize_fp4, save
 
 _STATISTICS = "vae.per_channel_statistics."
 # In the file of LTX-2 2.0 but used by nobody: three of the five statistics of the video latents.
@@ -153,14 +153,18 @@ def _stored(tensors: dict[str, torch.Tensor], config: dict, weights: str,
             # Static, one per layer, wide enough for what the tiny layers meet.
             share = torch.tensor((len(layer) * 7 % 16) / 16.0, device=tensors[layer + ".weight"].device)
             stored[layer + ".input_scale"] = (32.0 + 32.0 * share) / 448.0
+    if weights == "fp4":
+        for layer in quantized_layers(tensors, config, kind):
+            weight = layer + ".weight"
+            stored[weight], stored[weight + "_scale"], stored[weight + "_scale_2"] = quantize_fp4(tensors[weight])
     return stored
 
 
-def _metadata(config: dict, kind: str, seed: int, layers: list[str], version: str) -> dict[str, str]:
+def _metadata(config: dict, kind: str, seed: int, layers: dict[str, str], version: str) -> dict[str, str]:
     metadata = {"config": json.dumps(config), "model_version": version,
                 "stand_in": f"random weights, {kind}, {seed}"}
     if layers:
-        formats = {layer: {"format": "float8_e4m3fn"} for layer in layers}
+        formats = {layer: {"format": form} for layer, form in layers.items()}
         metadata["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": formats})
     return metadata
 
@@ -169,12 +173,14 @@ def write_checkpoint(path: Path, *, kind: str = "distilled", weights: str = "fp8
                      version: str = "2.0") -> None:
     """Writes the complete single file: 608 tensors, or 720 with the 56 FP8 layers' scales; diffusers takes 605.
 
-    kind: distilled or dev, weights: fp8, bf16 or fp32. Raises ValueError for another. version: 2.0 or 2.3.
+    kind: distilled or dev, weights: fp4 (NVFP4 in the layers of FP8), fp8, bf16 or fp32. Raises ValueError for another.
+    version: 2.0 or 2.3.
     """
     config = configs.tiny_config(version)
     tensors = _random(config, kind, seed)
-    layers = quantized_layers(tensors, config) if weights == "fp8" else []
-    save(path, _stored(tensors, config, weights), _metadata(config, kind, seed, layers, version))
+    layers = quantized_layers(tensors, config) if weights in ("fp8", "fp4") else []
+    form = "nvfp4" if weights == "fp4" else "float8_e4m3fn"
+    save(path, _stored(tensors, config, weights), _metadata(config, kind, seed, dict.fromkeys(layers, form), version))
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 
 _E4M3_MAX = 448.0
-_DTYPES = {"fp8": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_DTYPES = {"fp4": torch.bfloat16, "fp8": torch.bfloat16,
+           "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float8_e4m3fn: "F8_E4M3",
           torch.uint8: "U8"}
 
@@ -35,6 +37,28 @@ def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(weight as float8_e4m3fn, its scale as a float32 scalar): weight is about quantized.float() * scale."""
     scale = (weight.float().abs().amax() / _E4M3_MAX).clamp(min=1e-12)
     return (weight.float() / scale).to(torch.float8_e4m3fn), scale
+
+
+def quantize_fp4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """NVFP4: (two E2M1 values in each byte, an E4M3 scale for each 16 of a row, their common float32 scale).
+
+    weight: [out, in], multiples of 16. The first value of a byte is its upper half. The scales lie as NVIDIA's tensor
+    cores read them (cuBLAS, "1D block scaling factors layout"): in tiles of 128 x 4, whose rows r and r + 32, + 64,
+    + 96 stand beside each other.
+    """
+    weight = weight.float()
+    rows, columns = weight.shape
+    common = weight.abs().amax() / (_E2M1[-1] * _E4M3_MAX)
+    blocks = weight.reshape(rows, columns // 16, 16)
+    scales = (blocks.abs().amax(-1) / _E2M1[-1] / common).clamp(max=_E4M3_MAX).to(torch.float8_e4m3fn)
+    values = blocks / (scales.float() * common).clamp(min=1e-30).unsqueeze(-1)
+    magnitude = (values.abs().unsqueeze(-1) - torch.tensor(_E2M1)).abs().argmin(-1)
+    codes = (magnitude + 8 * (values < 0)).to(torch.uint8).reshape(rows, columns)
+    padded = torch.zeros(-(-rows // 128) * 128, -(-columns // 64) * 4, dtype=torch.float8_e4m3fn)
+    padded.view(torch.uint8)[:rows, : columns // 16] = scales.view(torch.uint8)
+    tiles = padded.view(torch.uint8).reshape(len(padded) // 128, 4, 32, -1, 4).permute(0, 3, 2, 1, 4)
+    laid = tiles.reshape(padded.shape).contiguous().view(torch.float8_e4m3fn)
+    return codes[:, ::2] * 16 + codes[:, 1::2], laid, common
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:

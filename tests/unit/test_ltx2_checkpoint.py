@@ -9,19 +9,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import configs, ltx2
 from tiny.names import to_diffusers
+from tiny.stock import components
 from xavi9videos.nodes.errors import ModelFileBroken, WrongModelFile
+from xavi9videos.nodes.host import layers as host_layers
 from xavi9videos.nodes.ltx2 import checkpoint, config
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
 from xavi9videos.nodes.ltx2.upscale import open_upscaler
 
 log = logging.getLogger(__name__)
+MODEL = "model.diffusion_model."
+FOUR = MODEL + "transformer_blocks.1.attn1.to_q.weight"
 TEXT_WIDTH = 49 * 3840  # of all of Gemma's states
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    for weights in ("fp8", "bf16", "fp32"):
+    for weights in ("fp4", "fp8", "bf16", "fp32"):
         ltx2.write_checkpoint(folder / f"ltx-2-distilled-{weights}.safetensors", weights=weights)
     ltx2.write_checkpoint(folder / "ltx-2-dev.safetensors", kind="dev", weights="bf16")
     ltx2.write_folder(folder / "LTX-2")
@@ -107,6 +111,32 @@ def test_fp8_stays_fp8_and_mapped(files):
     assert float(one._params.scale) == float(stored[name + "_scale"])
 
 
+def test_fp4_stays_fp4_and_says_once_that_the_device_cannot_multiply_it(files, caplog):
+    host_layers.say_dequantized.cache_clear()
+    path = files / "ltx-2-distilled-fp4.safetensors"
+    with caplog.at_level(logging.INFO):
+        model, _ = LTX2(str(path)), LTX2(str(path))
+    assert caplog.text.count("FP4 weights: this device does not multiply in FP4") == 1
+    layers = dict(model.transformer.module.named_modules())
+    quantized = [name for name, it in layers.items() if hasattr(getattr(it, "weight", None), "_qdata")]
+    assert len(quantized) == 56
+    one = layers["transformer_blocks.1.attn1.to_q"].weight
+    stored = load_file(path)[MODEL + "transformer_blocks.1.attn1.to_q.weight"]
+    assert stored.shape == (64, 32) and torch.equal(one._qdata, stored)
+    plain = load_file(files / "ltx-2-distilled-fp32.safetensors")[MODEL + "transformer_blocks.1.attn1.to_q.weight"]
+    # E2M1 has eight magnitudes: of normal values it is some 9 % off.
+    assert (one.dequantize().float() - plain).norm() / plain.norm() < 0.12
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda it: [it.pop(key) for key in list(it) if key.endswith("weight_scale_2")], "56 FP4 weights have no scale"),
+    (lambda it: it.update({FOUR: it[FOUR][:, 1:].contiguous()}), r"mis-shaped 1 \(.*\(64, 31\) instead of \(64, 64\)"),
+])  # fmt: skip
+def test_fp4_that_does_not_fit_says_why(files, tmp_path, change, words):
+    with pytest.raises(WrongModelFile, match=words):
+        LTX2(broken(files, tmp_path, change, "fp4"))
+
+
 def test_bf16_can_become_fp8_on_loading(files):
     plain = LTX2(str(files / "ltx-2-distilled-bf16.safetensors"))
     small = LTX2(str(files / "ltx-2-distilled-bf16.safetensors"), "fp8")
@@ -117,18 +147,16 @@ def test_bf16_can_become_fp8_on_loading(files):
     assert not hasattr(small.transformer.module.transformer_blocks[0].attn1.to_q.weight, "_qdata")
 
 
-def broken(files, tmp_path, change):
-    tensors = load_file(files / "ltx-2-distilled-fp8.safetensors")
+def broken(files, tmp_path, change, weights="fp8"):
+    whole = files / f"ltx-2-distilled-{weights}.safetensors"
+    tensors = load_file(whole)
     path = tmp_path / "changed.safetensors"
     change(tensors)
     from safetensors import safe_open
 
-    with safe_open(files / "ltx-2-distilled-fp8.safetensors", "pt") as file:
+    with safe_open(whole, "pt") as file:
         save_file(tensors, path, file.metadata())
     return str(path)
-
-
-MODEL = "model.diffusion_model."
 
 
 @pytest.mark.parametrize("change, words", [
@@ -153,6 +181,7 @@ def test_a_file_that_does_not_fit_says_why(files, tmp_path, change, words):
     ([MODEL + "input_blocks.1.0.time_stack.a"], "Stable Video Diffusion"),
     (["model.layers.0.pre_feedforward_layernorm.weight"], "Gemma 3"),
     (["diffusion_model.transformer_blocks.0.attn1.to_q.lora_A.weight"], "a LoRA"),
+    ([MODEL + "keyframes_abs_pos_embedding", MODEL + "prompt_adaln_single.linear.bias"], r"LTX-2\.5"),
     (["a.b"], "no model that this pack knows"),
 ])  # fmt: skip
 def test_another_model_is_named(tmp_path, keys, kind):
@@ -160,6 +189,19 @@ def test_another_model_is_named(tmp_path, keys, kind):
     save_file({key: torch.zeros(1) for key in keys}, path)
     with pytest.raises(WrongModelFile, match=f"It looks like {kind}"):
         LTX2(str(path))
+
+
+def test_the_band_extending_vocoder_computes_in_float32(files, monkeypatch):
+    """Whatever the GPU computes the rest in."""
+    monkeypatch.setattr(host_layers, "compute_dtype", lambda *_: torch.bfloat16)
+    path = files / "ltx-2.3-dev.safetensors"
+    model, mel = LTX2(str(path)), torch.randn(1, 2, 8, 64, generator=torch.Generator().manual_seed(0))
+    assert model.dtype == torch.bfloat16
+    with torch.inference_mode():
+        wave = model.vocoder.module(mel)
+        expected = components(path, "2.3")["vocoder"](mel)
+    assert wave.dtype == torch.float32 and torch.equal(wave, expected)
+    assert 0.01 < wave.std() and (wave.abs() < 1).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("share", [0.0, 0.00001, 0.5, 0.999])
@@ -197,7 +239,7 @@ def test_an_upscaler_that_is_none_says_what_it_is(files, tmp_path):
     path = tmp_path / "up.safetensors"
     ltx2.write_upscaler(path)
     tensors = load_file(path)
-    for text in ("{", '{"temporal_upsample": true}', '{"num_blocks_per_stage": "x"}'):
+    for text in ("{", '{"temporal_upsample": true}', '{"num_blocks_per_stage": "x"}', '{"spatial_scale": 1.5}'):
         save_file(tensors, path, {"config": text})
         with pytest.raises(WrongModelFile, match="the spatial x2 upscaler"):
             open_upscaler(str(path))
