@@ -17,7 +17,7 @@ from ..once import Run, run_of
 class HostAttention:
     """A processor for diffusers' LTX2Attention, as its LTX2AudioVideoAttnProcessor, with the host's attention.
 
-    LTX-2.3 gates each head.
+    LTX-2.3 gates each head. In a block that STG passes over, a token sees only itself: its own value.
     """
 
     def keys_values(self, attn, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,22 +25,29 @@ class HostAttention:
 
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None,
-        query_rotary_emb=None, key_rotary_emb=None,
+        query_rotary_emb=None, key_rotary_emb=None, perturbation_mask=None, all_perturbed=None,
     ) -> torch.Tensor:  # fmt: skip
-        from diffusers.models.transformers import transformer_ltx2
-
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = attn.norm_q(attn.to_q(hidden_states))
-        key, value = self.keys_values(attn, context)
-        if query_rotary_emb is not None:
-            turn = getattr(transformer_ltx2, f"apply_{attn.rope_type}_rotary_emb")
-            query = turn(query, query_rotary_emb)
-            key = turn(key, query_rotary_emb if key_rotary_emb is None else key_rotary_emb)
-        found = attention(query, key, value, heads=attn.heads, mask=attention_mask)
+        if all_perturbed:
+            found = attn.to_v(context)
+        else:
+            turns = query_rotary_emb, query_rotary_emb if key_rotary_emb is None else key_rotary_emb
+            found = self.attended(attn, hidden_states, context, attention_mask, turns)
         if attn.to_gate_logits is not None:
             gates = 2.0 * torch.sigmoid(attn.to_gate_logits(hidden_states))
             found = (found.unflatten(2, (attn.heads, -1)) * gates.unsqueeze(-1)).flatten(2, 3)
         return attn.to_out[1](attn.to_out[0](found))
+
+    def attended(self, attn, hidden_states, context, mask, turns) -> torch.Tensor:
+        """turns: the rotary embeddings of queries and keys, or None twice."""
+        from diffusers.models.transformers import transformer_ltx2
+
+        query = attn.norm_q(attn.to_q(hidden_states))
+        key, value = self.keys_values(attn, context)
+        if turns[0] is not None:
+            turn = getattr(transformer_ltx2, f"apply_{attn.rope_type}_rotary_emb")
+            query, key = turn(query, turns[0]), turn(key, turns[1])
+        return attention(query, key, value, heads=attn.heads, mask=mask)
 
 
 class TextAttention(HostAttention):
@@ -70,6 +77,10 @@ def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterat
     """
     with run_of(transformer) as run, ExitStack() as hooks:
         transformer.set_attn_processor(HostAttention())
+        for block in transformer.transformer_blocks:
+            # Or it does not tell its attention when STG passes over it.
+            hooks.callback(setattr, block, "perturbed_attn", block.perturbed_attn)
+            block.perturbed_attn = True
         if not stock_gate:
             gate = transformer.av_cross_attn_video_a2v_gate
             hooks.callback(gate.register_forward_pre_hook(gate_of_other, with_kwargs=True).remove)

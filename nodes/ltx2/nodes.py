@@ -11,11 +11,11 @@ from ..host import memory, paths, progress
 from ..inputs import likely, seed_input
 from ..pictures import check_image
 from ..settings import local
+from .guidance import CATEGORY, GUIDANCE, LTX2Guidance
 
 # Read at import, so that a bad setting takes out this room alone and says so at start.
 local()
 
-CATEGORY = "Xavi9Videos/LTX-2"
 OURS = "xavi9_ltx2"  # the key of a LATENT under which what was asked for travels
 LATENTS = "LTXAV"  # what the host calls their format
 MODEL = io.Custom("LTX2_MODEL")
@@ -274,6 +274,11 @@ class LTX2Sampler(io.ComfyNode):
                     optional=True,
                     tooltip="1 keeps the images as they are; less lets the model change them.",
                 ),
+                GUIDANCE.Input(
+                    "guidance",
+                    optional=True,
+                    tooltip="From LTX-2 Guidance, for the dev schedule. guidance_scale counts no more then.",
+                ),
             ],
             outputs=[
                 io.Latent.Output("latents", tooltip="Picture and sound, in ComfyUI's own layout. To LTX-2 Decode.")
@@ -288,7 +293,7 @@ class LTX2Sampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: LTX2Model, conditioning, width: int, height: int, frames: int, fps: int, schedule: str, steps: int,
-        guidance_scale: float, seed: int, first_image=None, last_image=None, image_strength: float = 1.0,
+        guidance_scale: float, seed: int, first_image=None, last_image=None, image_strength: float = 1.0, guidance=None,
     ) -> io.NodeOutput:  # fmt: skip
         from . import sampling
 
@@ -299,10 +304,12 @@ class LTX2Sampler(io.ComfyNode):
                 check_image(image)
         shot = sampling.Shot(width, height, frames, fps, first_image, last_image, image_strength)
         opened = model.patched()
-        plan = sampling.schedule(schedule, steps, guidance_scale, opened.version)
+        plan = sampling.schedule(schedule, steps, guidance_scale, opened.version, guidance)
         if opened.distilled != (schedule == "distilled") and not model.loras:
             kind = "distilled" if opened.distilled else "dev"
             progress.show_text(cls.hidden, f"The checkpoint is {kind}, the schedule is {schedule}: expect poor results")
+        elif guidance and schedule == "distilled":
+            progress.show_text(cls.hidden, "LTX-2 Guidance is for the dev schedule: distilled models need none")
         made = sampling.denoise(opened, conditioning, shot, plan, seed, layout.step_callback(plan.steps, LATENTS))
         return io.NodeOutput({"samples": layout.joined(*made), OURS: shot})
 
@@ -396,4 +403,4 @@ class LTX2Decode(io.ComfyNode):
         return io.NodeOutput(video_of(model, samples, shot, tiling))
 
 
-NODES = [LTX2Loader, LTX2LoRA, LTX2TextEncode, LTX2Sampler, LTX2Upscale, LTX2Decode]
+NODES = [LTX2Loader, LTX2LoRA, LTX2TextEncode, LTX2Guidance, LTX2Sampler, LTX2Upscale, LTX2Decode]

@@ -15,6 +15,7 @@ from ..host import memory
 from ..pictures import extended, fitted
 from .attention import kept_bytes, prepared
 from .checkpoint import LTX2
+from .guidance import Guidance
 from .text_encoder import MAX_TOKENS, Conditioning
 
 GRID = 32  # pixels of one latent in each direction
@@ -83,29 +84,41 @@ class Shot:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One run's numbers. sigmas None: the dev schedule's own; noise: how much of it given latents get first."""
+    """One run's numbers. sigmas None: the dev schedule's own; noise: how much of it given latents get first.
+
+    guidance: in place of guidance_scale, where there is one.
+    """
 
     steps: int
     guidance_scale: float
     sigmas: tuple[float, ...] | None
     noise: float = 1.0
+    guidance: Guidance | None = None
 
     @property
     def batch(self) -> int:
         """With guidance the negative prompt is computed beside the other."""
-        return 2 if self.guidance_scale > 1 else 1
+        it = self.guidance
+        return 2 if (max(it.guidance_scale, it.audio_guidance_scale) if it else self.guidance_scale) > 1 else 1
+
+    @property
+    def texts(self) -> int:
+        """How many texts a run keeps what it has computed of: diffusers' further passes take one anew."""
+        return self.batch + (1 if self.batch == 2 and self.guidance and self.guidance.more_passes else 0)
 
 
-def schedule(name: str, steps: int, guidance_scale: float, version: str = "2.0") -> Schedule:
+def schedule(
+    name: str, steps: int, guidance_scale: float, version: str = "2.0", guidance: Guidance | None = None
+) -> Schedule:
     """The schedule of that name; 0 means its own number. Raises BadSteps for a distilled one of other steps."""
     if name == "dev":
         own_steps, own_guidance = DEV[version]
-        return Schedule(steps or own_steps, guidance_scale or own_guidance, None)
+        return Schedule(steps or own_steps, guidance_scale or own_guidance, None, guidance=guidance)
     if steps not in (0, DISTILLED_STEPS):
         raise BadSteps(given=steps, allowed=DISTILLED_STEPS)
     from diffusers.pipelines.ltx2.utils import DISTILLED_SIGMA_VALUES
 
-    return Schedule(DISTILLED_STEPS, guidance_scale or 1.0, tuple(DISTILLED_SIGMA_VALUES))
+    return Schedule(DISTILLED_STEPS, guidance_scale or 1.0, tuple(DISTILLED_SIGMA_VALUES), guidance=guidance)
 
 
 def refining(version: str = "2.0") -> Schedule:
@@ -172,7 +185,7 @@ def denoise(
     if not shot.text_only:
         parts.append(model.vae)
     needed = activation_bytes(model, shot, plan)
-    keep = kept_bytes(model.transformer.module, MAX_TOKENS, plan.batch, model.dtype.itemsize)
+    keep = kept_bytes(model.transformer.module, MAX_TOKENS, plan.texts, model.dtype.itemsize)
     device = model.transformer.patcher.load_device
     room = memory.room(parts) > needed + keep
     memory.load(parts, needed + (keep if room else 0), f"LTX-2 at {shot.width}x{shot.height}, {shot.frames} frames")
@@ -180,8 +193,11 @@ def denoise(
     kind = "text" if shot.text_only else "image" if latents is None and plain_image(shot) else "condition"
     pipe = pipeline(model, kind, plan, device)
     (width, height), size = shot.grid_size, shot.latent_size
+    guidance = guidance_off(plan.guidance_scale)
+    if plan.guidance:
+        guidance |= plan.guidance.inputs(model.version, model.transformer.module.config.num_layers)
     inputs = {
-        **guidance_off(plan.guidance_scale),
+        **guidance,
         **prompts(conditioning, plan, model.dtype, device),
         **conditions(pipe, kind, shot),
         "width": width, "height": height, "num_frames": shot.grid_frames, "frame_rate": float(shot.fps),

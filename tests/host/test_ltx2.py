@@ -170,6 +170,23 @@ def test_one_step_of_the_dev_schedule_is_finite(server):
     assert picture(path) == (96, 64, 9, 25)
 
 
+def test_guidance_changes_the_video_and_is_named_where_it_does_not_belong(server):
+    dev = {"load_checkpoint": "ltx-2-19b-dev-fp8.safetensors", "sample_schedule": "dev", "sample_steps": 2}
+    guided = {"guide": {"class_type": "Xavi9LTX2Guidance", "inputs": {"stg_block": 2, "audio_stg_scale": 0.0}}}
+    plain = run(server, graph(**dev))
+    made = run(server, graph(guided, **dev, sample_guidance=["guide", 0]))
+    assert packets(plain, "video") != packets(made, "video") and packets(plain, "audio") != packets(made, "audio")
+    for guide, words in (({"stg_block": 99}, "stg_block"), ({"rescale": 2.0}, "rescale")):
+        guided["guide"]["inputs"] = guide
+        assert words in refused(server, graph(guided, **dev, sample_guidance=["guide", 0]))
+    guided["guide"]["inputs"] = {"stg_block": 40}
+    assert "stg_block is 40; -1 to 3 are allowed" in fails(server, graph(guided, **dev, sample_guidance=["guide", 0]))
+    guided["guide"]["inputs"] = {}
+    with server.events() as events:
+        run(server, graph(guided, sample_guidance=["guide", 0], sample_seed=8))
+        until(lambda: any("LTX-2 Guidance is for the dev schedule" in str(it) for it in events))
+
+
 def test_latents_that_another_node_made_larger_are_decoded(server):
     nodes = {
         "part": {"class_type": "LTXVSeparateAVLatent", "inputs": {"av_latent": ["sample", 0]}},

@@ -7,9 +7,10 @@ import pytest
 import torch
 from tiny.ltx2 import write_checkpoint
 from tiny.stock import pipeline
-from xavi9videos.nodes.errors import BadSteps
+from xavi9videos.nodes.errors import BadSteps, OutOfRange
 from xavi9videos.nodes.ltx2 import attention, sampling
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
+from xavi9videos.nodes.ltx2.guidance import Guidance
 from xavi9videos.nodes.ltx2.text_encoder import Conditioning
 
 TOKENS, SIZE, FRAMES, FPS, SEED = 21, (128, 96), 17, 24, 7
@@ -53,19 +54,23 @@ def text(states):
     return torch.cat([torch.zeros(1, missing, states.shape[2]), states], 1), mask
 
 
-def stock(checkpoint, kind, conditioning, *, sigmas=None, steps=8, guidance=1.0, **inputs):
+def stock(checkpoint, kind, conditioning, *, sigmas=None, steps=8, guidance=1.0, sound_guidance=None,
+          prepare=lambda pipe: None, **inputs):  # fmt: skip
     """Normalized video and audio of diffusers' own pipeline, as its loop leaves them."""
     pipe = pipeline(checkpoint, kind, {} if sigmas else None, "2.3" if "2.3" in checkpoint.name else "2.0")
+    prepare(pipe)
+    sound_guidance = sound_guidance or guidance
     pipe._callback_tensor_inputs = [*pipe._callback_tensor_inputs, "audio_latents"]
     last = {}
     embeds, mask = text(conditioning.positive)
-    if guidance > 1:
+    if max(guidance, sound_guidance) > 1:
         negative, negative_mask = text(conditioning.negative)
         inputs |= {"negative_prompt_embeds": negative, "negative_prompt_attention_mask": negative_mask}
     inputs = {"width": SIZE[0], "height": SIZE[1], "num_frames": FRAMES, "frame_rate": float(FPS), **OFF, **inputs}
     with torch.inference_mode():
         pipe(
-            prompt_embeds=embeds, prompt_attention_mask=mask, guidance_scale=guidance, audio_guidance_scale=guidance,
+            prompt_embeds=embeds, prompt_attention_mask=mask, guidance_scale=guidance,
+            audio_guidance_scale=sound_guidance,
             num_inference_steps=steps, sigmas=sigmas, generator=torch.Generator().manual_seed(SEED),
             output_type="latent", callback_on_step_end=lambda *it: last.update(it[-1]) or {},
             callback_on_step_end_tensor_inputs=["latents", "audio_latents"], **inputs,
@@ -101,6 +106,64 @@ def test_dev_schedule_with_guidance_is_bit_for_bit_diffusers(model, checkpoint, 
     assert plan.guidance_scale == 4
     expected = stock(checkpoint, "LTX2Pipeline", conditioning, steps=3, guidance=4.0)
     assert equal(ours(model, conditioning, plan), expected)
+
+
+NUMBERS = {
+    "guidance_scale": 3.0, "stg_scale": 1.0, "modality_scale": 3.0, "guidance_rescale": 0.7,
+    "audio_guidance_scale": 7.0, "audio_stg_scale": 1.5, "audio_modality_scale": 2.0, "audio_guidance_rescale": 0.4,
+}  # fmt: skip
+
+
+def names(given):
+    """diffusers' names as the node has them."""
+    return {name.replace("guidance_rescale", "rescale"): value for name, value in given.items()}
+
+
+def perturbable(pipe):
+    """Stock diffusers with the attention that can pass over: 2.0's configuration has it off."""
+    from diffusers.models.transformers.transformer_ltx2 import LTX2PerturbedAttnProcessor
+
+    for block in pipe.transformer.transformer_blocks:
+        block.perturbed_attn = True
+        for attn in (block.attn1, block.audio_attn1):
+            attn.set_processor(LTX2PerturbedAttnProcessor())
+
+
+# All together, and each alone; beside the picture's own number a 0 for the sound would be the picture's in diffusers.
+@pytest.mark.parametrize("given", [
+    NUMBERS, {"stg_scale": 2.0, "audio_stg_scale": 1e-35}, {"modality_scale": 3.0}, {"audio_guidance_scale": 5.0},
+    {"guidance_scale": 4.0, "guidance_rescale": 0.7, "audio_guidance_rescale": 1e-35},
+])  # fmt: skip
+def test_guidance_is_bit_for_bit_diffusers(model, checkpoint, conditioning, given):
+    off = {name: 0.0 if "stg" in name or "rescale" in name else 1.0 for name in NUMBERS}
+    plan = sampling.schedule("dev", 2, 0, guidance=Guidance(**names(off | given), stg_block=2))
+    steps = {**off, **given, "spatio_temporal_guidance_blocks": [2]}
+    scale = steps.pop("guidance_scale"), steps.pop("audio_guidance_scale")
+    expected = stock(checkpoint, "LTX2Pipeline", conditioning, steps=2, guidance=scale[0], sound_guidance=scale[1],
+                     prepare=perturbable, **steps)
+    found = ours(model, conditioning, plan)
+    assert equal(found, expected)
+    plain = ours(model, conditioning, sampling.schedule("dev", 2, 1.0))
+    assert not torch.equal(found[0], plain[0]) and not torch.equal(found[1], plain[1])
+
+
+def test_guidance_of_the_sound_that_is_off_is_off(model, conditioning):
+    """Its own 0 is 0, not the picture's value."""
+    def sound(**given):
+        off = {"guidance_scale": 1.0, "audio_guidance_scale": 1.0, "modality_scale": 1.0, "audio_modality_scale": 1.0}
+        given = {"rescale": 0.0, "audio_rescale": 0.0, "stg_scale": 0.0, "audio_stg_scale": 0.0, **off, **given}
+        plan = sampling.schedule("dev", 1, 0, guidance=Guidance(**given, stg_block=2))
+        return ours(model, conditioning, plan)[1]
+
+    assert torch.equal(sound(stg_scale=1.0), sound())
+    assert not torch.equal(sound(stg_scale=1.0, audio_stg_scale=1.0), sound())
+    assert torch.equal(sound(rescale=0.7, audio_guidance_scale=3.0), sound(audio_guidance_scale=3.0))
+
+
+def test_a_block_that_is_not_there_is_refused(model, conditioning):
+    plan = sampling.schedule("dev", 1, 0, guidance=Guidance(stg_block=4))
+    with pytest.raises(OutOfRange, match="stg_block is 4; -1 to 3"):
+        ours(model, conditioning, plan)
 
 
 def test_first_image_is_bit_for_bit_diffusers(model, checkpoint, conditioning, picture):
