@@ -65,8 +65,8 @@ class LTX2Guidance(io.ComfyNode):
             node_id="Xavi9LTX2Guidance",
             display_name="LTX-2 Guidance",
             category=CATEGORY,
-            description="More guidance for the dev schedule, set as Lightricks does it: sharper structure, and sound that "
-            "fits the picture. Each step computes four times instead of twice.",
+            description="More guidance for the dev schedule, set as Lightricks does it: firmer structure, and sound "
+            "that fits the picture. Each step computes four times instead of twice.",
             search_aliases=["stg", "spatio temporal guidance", "cfg", "modality guidance", "rescale", "guider"],
             inputs=[
                 scale("guidance_scale", 1.0, 20.0, "How closely the picture follows the prompt. 1 is off."),
