@@ -1,4 +1,4 @@
-"""Guidance beyond the prompt, for the dev schedule: STG, modality guidance and rescaling, for picture and sound apart."""
+"""Guidance beyond the prompt, for the dev schedule: STG, modality guidance, rescaling; picture and sound apart."""
 
 from dataclasses import asdict, dataclass
 
