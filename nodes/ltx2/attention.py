@@ -69,6 +69,17 @@ def gate_of_other(module, args, inputs):
     return (timestep.view(inputs["batch_size"], -1).amax(1), *rest), inputs
 
 
+def without_empty_masks(module, args, inputs):
+    """A forward pre-hook: with registers where no text is, the text's mask hides nothing, and the fast kernels take none.
+
+    Adding its zeros changes no bit.
+    """
+    for name in ("encoder_attention_mask", "audio_encoder_attention_mask"):
+        if inputs.get(name) is not None and bool(inputs[name].all()):
+            inputs[name] = None
+    return args, inputs
+
+
 @contextmanager
 def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterator[Run]:
     """Inside the block the transformer attends by the host and keeps what does not change.
@@ -81,6 +92,7 @@ def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterat
             # Or it does not tell its attention when STG passes over it.
             hooks.callback(setattr, block, "perturbed_attn", block.perturbed_attn)
             block.perturbed_attn = True
+        hooks.callback(transformer.register_forward_pre_hook(without_empty_masks, with_kwargs=True).remove)
         if not stock_gate:
             gate = transformer.av_cross_attn_video_a2v_gate
             hooks.callback(gate.register_forward_pre_hook(gate_of_other, with_kwargs=True).remove)

@@ -224,6 +224,19 @@ def test_a_distilled_schedule_of_other_steps_is_refused():
         sampling.schedule("distilled", 20, 0)
 
 
+def test_attention_gets_no_mask_that_hides_nothing(model, conditioning, monkeypatch):
+    """As in ComfyUI's own LTX-2: flash and sage attention take none."""
+    masks, whole = [], attention.attention
+
+    def recorded(*tensors, mask, **more):
+        masks.append(mask)
+        return whole(*tensors, mask=mask, **more)
+
+    monkeypatch.setattr(attention, "attention", recorded)
+    ours(model, conditioning, sampling.schedule("dev", 2, 1.0))
+    assert len(masks) >= 2 * 4 * 6 and all(it is None for it in masks)
+
+
 def test_where_memory_is_short_nothing_is_kept_and_nothing_changes(model, conditioning, monkeypatch):
     rich = ours(model, conditioning)
     monkeypatch.setattr(sampling, "kept_bytes", lambda *_: 1e15)
