@@ -87,8 +87,10 @@ def kind_of(path: Path) -> str:
     return _kinds[key]
 
 
-def of_kind(kind: str, names: Iterable[str], path_of: Callable[[str], str]) -> tuple[list[Path], dict[str, str]]:
-    """The files of this kind among these names; and what each name looks like."""
+def of_kind(
+    wanted: Iterable[str], names: Iterable[str], path_of: Callable[[str], str]
+) -> tuple[list[Path], dict[str, str]]:
+    """The files of these kinds among these names; and what each name looks like."""
     found, kinds = [], {}
     for name in names:
         try:
@@ -97,21 +99,23 @@ def of_kind(kind: str, names: Iterable[str], path_of: Callable[[str], str]) -> t
         # A link that leads nowhere, a file that was just deleted, a folder whose description is none.
         except (ModelFileMissing, OSError, ValueError, AttributeError):
             continue
-        if kinds[name] == kind:
+        if kinds[name] in wanted:
             found.append(path)
     return found, kinds
 
 
-def of_files(mode: str, kind: str, model: str, wanted: str, check: Callable[[], None] = lambda: None) -> State:
-    """The state of a local model. kind: what kind_of() calls it. wanted: the file that people download.
+def of_files(
+    mode: str, wanted_kinds: tuple[str, ...], model: str, wanted: str, check: Callable[[], None] = lambda: None
+) -> State:
+    """The state of a local model. wanted_kinds: what kind_of() calls its files. wanted: the one that people download.
 
     model: what docker/download_models.sh calls it. check: looks for what else it needs, and raises ModelFileMissing.
     """
-    found, kinds = of_kind(kind, paths.checkpoint_names(), lambda name: paths.checkpoint_path(name, model))
+    found, kinds = of_kind(wanted_kinds, paths.checkpoint_names(), lambda name: paths.checkpoint_path(name, model))
     try:
         if not found and wanted in kinds:
             reason = "it has other tensors, or not all"
-            raise WrongModelFile(file=wanted, wanted=kind, reason=reason, found=kinds[wanted])
+            raise WrongModelFile(file=wanted, wanted=wanted_kinds[0], reason=reason, found=kinds[wanted])
         if not found:
             folders = " or ".join(paths.model_folders("checkpoints"))
             raise ModelFileMissing(file=wanted, folder=folders, model=model)

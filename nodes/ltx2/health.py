@@ -12,11 +12,11 @@ CHECKPOINT, TEXT_ENCODER = "ltx-2-19b-distilled-fp8.safetensors", "gemma_3_12B_i
 
 def check_encoder():
     """Raise ModelFileMissing where no text encoder is there."""
-    found, _ = of_kind("Gemma 3", text_encoders(), text_encoder_path)
+    found, _ = of_kind(("Gemma 3",), text_encoders(), text_encoder_path)
     if not found:
         folders = " or ".join(paths.model_folders("text_encoders"))
         raise ModelFileMissing(file=TEXT_ENCODER, folder=folders, model="ltx2")
 
 
 async def states() -> list[State]:
-    return [await asyncio.to_thread(of_files, "ltx2", "LTX-2", "ltx2", CHECKPOINT, check_encoder)]
+    return [await asyncio.to_thread(of_files, "ltx2", ("LTX-2", "LTX-2.3"), "ltx2", CHECKPOINT, check_encoder)]

@@ -8,4 +8,4 @@ CHECKPOINT = "svd_xt.safetensors"
 
 
 async def states() -> list[State]:
-    return [await asyncio.to_thread(of_files, "svd", "Stable Video Diffusion", "svd", CHECKPOINT)]
+    return [await asyncio.to_thread(of_files, "svd", ("Stable Video Diffusion",), "svd", CHECKPOINT)]

@@ -102,6 +102,19 @@ def test_a_checkpoint_that_arrives_is_found_without_a_restart_and_a_wrong_one_is
         path.unlink()
 
 
+def test_ltx23_alone_is_ltx2(bare, server):
+    files = ("checkpoints/ltx-2.3-22b-distilled-fp8.safetensors",
+             "text_encoders/gemma_3_12B_it_fp8_scaled.safetensors")
+    copies = [bare.base / "models" / name for name in files]
+    for name, copy in zip(files, copies, strict=True):
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes((server.base / "models" / name).read_bytes())
+    found = asked(bare)["ltx2"]
+    for copy in copies:
+        copy.unlink()
+    assert (found["state"], found["place"]) == ("available", str(copies[0]))
+
+
 def test_a_nim_that_never_answers_costs_three_seconds_at_most(tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
