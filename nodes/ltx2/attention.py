@@ -35,7 +35,7 @@ class HostAttention:
             found = self.attended(attn, hidden_states, context, attention_mask, turns)
         if attn.to_gate_logits is not None:
             gates = 2.0 * torch.sigmoid(attn.to_gate_logits(hidden_states))
-            found = (found.unflatten(2, (attn.heads, -1)) * gates.unsqueeze(-1)).flatten(2, 3)
+            found = found.unflatten(2, (attn.heads, -1)).mul_(gates.unsqueeze(-1)).flatten(2, 3)
         return attn.to_out[1](attn.to_out[0](found))
 
     def attended(self, attn, hidden_states, context, mask, turns) -> torch.Tensor:
