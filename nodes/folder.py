@@ -46,13 +46,12 @@ def pipeline(path: str) -> str:
         return "an incomplete diffusers folder"
 
 
-def pipeline_classes(path: str) -> set[str]:
-    """The classes that a folder's model_index.json names; none where there is no such file."""
+def class_of(folder: Path) -> object:
+    """The class that a component's config.json names; None where there is none."""
     try:
-        found = described(Path(path) / "model_index.json").values()
+        return described(folder / "config.json").get("_class_name")
     except (OSError, ValueError):
-        return set()
-    return {it[1] for it in found if isinstance(it, list) and len(it) == 2 and isinstance(it[1], str)}
+        return None
 
 
 def skeleton(folder: Path, kind: type) -> torch.nn.Module:

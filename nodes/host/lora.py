@@ -20,6 +20,21 @@ def spellings(name: str) -> list[str]:
     return [*(prefix + name for prefix in PREFIXES), KOHYA + name.replace(".", "_")]
 
 
+def check_shapes(file: str, part: Part, patches: Mapping):
+    """Raise LoRANotUsable where a layer has another shape: the host would leave it out and go on."""
+    unlike = []
+    for key, patch in patches.items():
+        name = key.removeprefix("diffusion_model.").removesuffix(".weight")
+        layer = part.module.get_submodule(name)
+        if getattr(patch, "name", "") == "lora":
+            up, down = patch.weights[:2]
+            if (len(up), down[0].numel()) != (layer.out_features, layer.in_features):
+                unlike.append(name)
+    if unlike:
+        reason = f"{len(unlike)} of its layers have another shape ({unlike[0]}): it is for another version of the model"
+        raise LoRANotUsable(file=file, reason=reason)
+
+
 def apply(parts: list[tuple[Part, Mapping[str, str]]], loras: tuple[tuple[str, float], ...]):
     """Have these LoRAs, (file, strength) in their order, and no others on the parts; the next load patches the weights.
 
@@ -39,6 +54,7 @@ def apply(parts: list[tuple[Part, Mapping[str, str]]], loras: tuple[tuple[str, f
                 for spelling in spellings(name)
             }
             patches = comfy.lora.load_lora(tensors, targets, log_missing=False)
+            check_shapes(Path(path).name, part, patches)
             found += len(part.patcher.add_patches(patches, strength))
         if not found:
             example = next(iter(tensors), "nothing")

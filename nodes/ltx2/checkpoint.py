@@ -3,6 +3,7 @@
 The renames are those of scripts/convert_ltx2_to_diffusers.py in the diffusers repo: nothing but names changes.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,6 +99,7 @@ COMPONENTS = {
         },
     ),
 }
+FORMATS = {torch.float8_e4m3fn: "float8_e4m3fn", torch.float8_e5m2: "float8_e5m2", torch.uint8: "nvfp4"}
 SCALES = (".weight_scale", ".weight_scale_2", ".input_scale", layers.MARKER)
 
 
@@ -136,16 +138,28 @@ def check_component(file: str, module: torch.nn.Module, given: Mapping[str, tupl
     check(file, WANTED, needed, plain, found)
 
 
+def is_marked(tensors: Mapping[str, torch.Tensor], name: str) -> bool:
+    """Whether the file says of a quantized weight what its bytes are, and says it rightly."""
+    marker = tensors.get(name.removesuffix(".weight") + layers.MARKER)
+    try:
+        form = json.loads(bytes(marker.tolist()))["format"]
+    except (AttributeError, ValueError, LookupError, TypeError):
+        return False
+    return form == FORMATS[tensors[name].dtype]
+
+
 def check_scales(file: str, tensors: Mapping[str, torch.Tensor]):
-    """Raise WrongModelFile where quantized weights have no scale: cast without one they are noise."""
+    """Raise WrongModelFile where quantized weights have no scale or no format: cast without them they are noise."""
     suffixes = {torch.float8_e4m3fn: ["_scale"], torch.float8_e5m2: ["_scale"], torch.uint8: ["_scale", "_scale_2"]}
-    bare = [
-        name for name, value in tensors.items()
-        if name.endswith(".weight") and any(name + it not in tensors for it in suffixes.get(value.dtype, ()))
-    ]  # fmt: skip
+    quantized = [name for name, it in tensors.items() if name.endswith(".weight") and it.dtype in suffixes]
+    bare = [name for name in quantized if any(name + it not in tensors for it in suffixes[tensors[name].dtype])]
+    if not bare:
+        bare, lacking = [name for name in quantized if not is_marked(tensors, name)], "format that fits"
+    else:
+        lacking = "scale"
     if bare:
         kind = "FP4" if tensors[bare[0]].dtype == torch.uint8 else "FP8"
-        reason = f"{len(bare)} {kind} weights have no scale, {bare[0]} is one"
+        reason = f"{len(bare)} {kind} weights have no {lacking}, {bare[0]} is one"
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found="a file whose scales were lost")
 
 
@@ -178,7 +192,7 @@ def open_file(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str
 
 def open_folder(path: str) -> tuple[dict[str, torch.nn.Module], dict[str, dict[str, torch.Tensor]]]:
     """The same of a folder as diffusers writes it. Raises the same."""
-    extends_band = "LTX2VocoderWithBWE" in folder.pipeline_classes(path)
+    extends_band = folder.class_of(Path(path) / "vocoder") == "LTX2VocoderWithBWE"
     modules, parts = folder.open_folder(path, WANTED, classes(extends_band))
     for name, module in modules.items():
         check_component(f"{Path(path).name}/{name}", module, shapes(parts[name]), folder.pipeline(path))
@@ -191,7 +205,10 @@ LAST_FP8_BLOCK = 42
 
 
 def quantized(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The transformer's tensors with the layers in FP8 that the published FP8 file has so: all but the outer blocks."""
+    """The transformer's tensors with the layers in FP8 that LTX-2's published FP8 file has so: all but outer blocks'.
+
+    LTX-2.3's has one or two blocks more, and it is not known which.
+    """
     blocks = 1 + max(int(it[1]) for name in tensors if (it := re.match(r"transformer_blocks\.(\d+)\.", name)))
     inner = range(1, min(LAST_FP8_BLOCK + 1, blocks - 1))
     made = {}

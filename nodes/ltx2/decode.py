@@ -77,7 +77,8 @@ def sound(model: LTX2, audio: torch.Tensor, shot: Shot) -> Input.Audio:
     """The AUDIO of the latents [1, 8, L, 16], cut where the picture ends, at the vocoder's own rate."""
     module, device = model.audio_vae.module, model.audio_vae.patcher.load_device
     # Next to the picture's it is small: some hundred values for each sample that comes out.
-    memory.load([model.audio_vae, model.vocoder], 1000 * audio.shape[2] * 640 * model.dtype.itemsize, "The sound")
+    itemsize = model.vocoder.module.compute_dtype.itemsize
+    memory.load([model.audio_vae, model.vocoder], 1000 * audio.shape[2] * 640 * itemsize, "The sound")
     latents = denormalized_audio(module, audio.to(device, model.dtype))
     mel = module.decode(latents, return_dict=False)[0]
     wave = model.vocoder.module(mel.to(model.vocoder.module.compute_dtype))

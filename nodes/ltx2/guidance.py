@@ -36,7 +36,7 @@ class Guidance:
     def inputs(self, version: str, blocks: int) -> dict:
         """As diffusers' pipelines take them. blocks: how many the transformer has. Raises OutOfRange."""
         check_number("stg_block", self.stg_block, -1, blocks - 1)
-        block = OWN_BLOCK[version] if self.stg_block < 0 else self.stg_block
+        block = min(OWN_BLOCK[version], blocks - 1) if self.stg_block < 0 else int(self.stg_block)
         return {
             "guidance_scale": self.guidance_scale,
             "audio_guidance_scale": self.audio_guidance_scale,

@@ -305,11 +305,14 @@ class LTX2Sampler(io.ComfyNode):
         shot = sampling.Shot(width, height, frames, fps, first_image, last_image, image_strength)
         opened = model.patched()
         plan = sampling.schedule(schedule, steps, guidance_scale, opened.version, guidance)
+        notes = []
         if opened.distilled != (schedule == "distilled") and not model.loras:
             kind = "distilled" if opened.distilled else "dev"
-            progress.show_text(cls.hidden, f"The checkpoint is {kind}, the schedule is {schedule}: expect poor results")
-        elif guidance and schedule == "distilled":
-            progress.show_text(cls.hidden, "LTX-2 Guidance is for the dev schedule: distilled models need none")
+            notes.append(f"The checkpoint is {kind}, the schedule is {schedule}: expect poor results")
+        if guidance and schedule == "distilled":
+            notes.append("LTX-2 Guidance is for the dev schedule: distilled models need none")
+        if notes:
+            progress.show_text(cls.hidden, "\n".join(notes))
         made = sampling.denoise(opened, conditioning, shot, plan, seed, layout.step_callback(plan.steps, LATENTS))
         return io.NodeOutput({"samples": layout.joined(*made), OURS: shot})
 
@@ -356,6 +359,9 @@ class LTX2Upscale(io.ComfyNode):
         path = paths.model_path("latent_upscale_models", upscaler, "ltx2")
         opened = model.patched()
         step = layout.step_callback(sampling.refining(opened.version).steps, LATENTS)
+        if upscale.is_of(path) != opened.version:
+            text = f"The upscaler is not LTX-{opened.version}'s own: expect poor results"
+            progress.show_text(cls.hidden, text)
         *made, larger = upscale.upscale(opened, conditioning, shot, samples, path, seed, step)
         return io.NodeOutput({"samples": layout.joined(*made), OURS: larger})
 

@@ -20,14 +20,15 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("memory")
     for weights in ("fp4", "fp8", "bf16"):
         write_checkpoint(folder / f"{weights}.safetensors", weights=weights)
-    write_checkpoint(folder / "fp8-2.3.safetensors", version="2.3")
+    for weights in ("fp4", "fp8"):
+        write_checkpoint(folder / f"{weights}-2.3.safetensors", version="2.3", weights=weights)
     write_lora(folder / "trainer-2.3.safetensors", version="2.3")
     for spelling in ("trainer", "diffusers", "bare", "kohya"):
         write_lora(folder / f"{spelling}.safetensors", spelling=spelling)
     return folder
 
 
-@pytest.fixture(params=["fp4", "fp8", "bf16", "fp8-2.3"])
+@pytest.fixture(params=["fp4", "fp8", "bf16", "fp8-2.3", "fp4-2.3"])
 def model(files, request):
     return LTX2(str(files / f"{request.param}.safetensors"))
 
@@ -162,6 +163,13 @@ def test_a_lora_that_was_replaced_is_another_one(files, tmp_path):
         memory.load([model.transformer], 0, "test")
         found.append(forward(model))
     assert distance(*found) > 0.05
+
+
+@pytest.mark.parametrize("name, lora", [("fp8", "trainer-2.3"), ("fp8-2.3", "trainer")])
+def test_a_lora_of_the_other_version_is_refused(files, name, lora):
+    model = LTX2(str(files / f"{name}.safetensors"))
+    with pytest.raises(LoRANotUsable, match=r"2 of its layers have another shape \(\w+\.linear\): .* another version"):
+        model.use_loras(((str(files / f"{lora}.safetensors"), 1.0),))
 
 
 def test_two_loras_add_up_and_a_strange_one_is_refused(files):

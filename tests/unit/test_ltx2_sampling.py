@@ -1,5 +1,6 @@
 """Our sampler against stock diffusers on the same weights: bit for bit."""
 
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import numpy as np
@@ -145,6 +146,32 @@ def test_guidance_is_bit_for_bit_diffusers(model, checkpoint, conditioning, give
     assert equal(found, expected)
     plain = ours(model, conditioning, sampling.schedule("dev", 2, 1.0))
     assert not torch.equal(found[0], plain[0]) and not torch.equal(found[1], plain[1])
+
+
+def test_a_run_keeps_as_many_texts_as_memory_was_asked_for(model, conditioning, monkeypatch):
+    """diffusers takes the prompt out of the guided batch for further passes. Afterwards attention is as it was."""
+    asked, runs, prepared = [], [], attention.prepared
+    monkeypatch.setattr(sampling, "kept_bytes", lambda module, tokens, texts, size: asked.append(texts) or 0)
+
+    @contextmanager
+    def watched(*args, **more):
+        with prepared(*args, **more) as run:
+            yield run
+            runs.append(sum(len(context) for context, _ in run.contexts))
+
+    monkeypatch.setattr(sampling, "prepared", watched)
+    for guidance in (None, Guidance(), Guidance(1.0, 1.0, 3.0, audio_guidance_scale=1.0)):
+        ours(model, conditioning, sampling.schedule("dev", 1, 0, guidance=guidance))
+    assert asked == runs == [2, 3, 1]
+    assert not any(block.perturbed_attn for block in model.transformer.module.transformer_blocks)
+
+
+def test_upstreams_numbers():
+    """Lightricks' constants.py, and the second stage of ComfyUI's own LTX-2.3 templates."""
+    assert [Guidance().inputs(it, 48)["spatio_temporal_guidance_blocks"] for it in ("2.0", "2.3")] == [[29], [28]]
+    assert [sampling.schedule("dev", 0, 0, it).steps for it in ("2.0", "2.3")] == [40, 30]
+    assert sampling.refining("2.0").sigmas == (0.909375, 0.725, 0.421875)
+    assert sampling.refining("2.3").sigmas == (0.85, 0.725, 0.4219)
 
 
 def test_guidance_of_the_sound_that_is_off_is_off(model, conditioning):
