@@ -42,9 +42,9 @@ def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def quantize_fp4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """NVFP4: (two E2M1 values in each byte, an E4M3 scale for each 16 of a row, their common float32 scale).
 
-    weight: [out, in], the second a multiple of 16; rows are filled up to one with zeros. The first value of a byte is its upper half. The scales lie as NVIDIA's tensor
-    cores read them (cuBLAS, "1D block scaling factors layout"): in tiles of 128 x 4, whose rows r and r + 32, + 64,
-    + 96 stand beside each other.
+    weight: [out, in], the second a multiple of 16; rows are filled up to one with zeros. The first value of a byte is
+    its upper half. The scales lie as NVIDIA's tensor cores read them (cuBLAS, "1D block scaling factors layout"): in
+    tiles of 128 x 4, whose rows r and r + 32, + 64, + 96 stand beside each other.
     """
     weight = torch.nn.functional.pad(weight.float(), (0, 0, 0, -len(weight) % 16))
     rows, columns = weight.shape
