@@ -70,7 +70,7 @@ def gate_of_other(module, args, inputs):
 
 
 def without_empty_masks(module, args, inputs):
-    """A forward pre-hook: with registers where no text is, the text's mask hides nothing, and the fast kernels take none.
+    """A forward pre-hook: with registers where no text is, its mask hides nothing, and the fast kernels take none.
 
     Adding its zeros changes no bit.
     """
