@@ -5,7 +5,7 @@ import asyncio
 from ..errors import ModelFileMissing
 from ..host import paths
 from ..states import State, of_files, of_kind
-from .nodes import text_encoder_path, text_encoders
+from .model import text_encoder_path, text_encoders
 
 CHECKPOINT, TEXT_ENCODER = "ltx-2-19b-distilled-fp8.safetensors", "gemma_3_12B_it_fp8_scaled.safetensors"
 

@@ -4,7 +4,8 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ..checks import check_prompt
 from ..modes import Mode, inputs_of, renamed
-from .nodes import LTX2Loader, LTX2Sampler, LTX2TextEncode, check_steps, checkpoint_path, text_encoder_path
+from .model import checkpoint_path, text_encoder_path
+from .nodes import LTX2Loader, LTX2Sampler, LTX2TextEncode, check_steps
 
 FILES = {"checkpoint": checkpoint_path, "text_encoder": text_encoder_path}
 SAMPLING = ("width", "height", "frames", "fps", "schedule", "steps", "guidance_scale", "image_strength")

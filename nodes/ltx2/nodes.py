@@ -1,7 +1,5 @@
 """The LTX-2 nodes, as the editor shows them."""
 
-from functools import partial
-
 from comfy_api.latest import io
 
 from ..checks import check_numbers, check_prompt, said
@@ -12,6 +10,7 @@ from ..inputs import likely, seed_input
 from ..pictures import check_image
 from ..settings import local
 from .guidance import CATEGORY, GUIDANCE, LTX2Guidance
+from .model import LTX2Model, checkpoint_path, text_encoder_path, text_encoders
 
 # Read at import, so that a bad setting takes out this room alone and says so at start.
 local()
@@ -20,43 +19,6 @@ OURS = "xavi9_ltx2"  # the key of a LATENT under which what was asked for travel
 LATENTS = "LTXAV"  # what the host calls their format
 MODEL = io.Custom("LTX2_MODEL")
 CONDITIONING = io.Custom("LTX2_CONDITIONING")
-
-
-def open_model(checkpoint: str, weights: str):
-    # diffusers takes seconds to import, and nobody should wait for it at the start of ComfyUI.
-    from .checkpoint import LTX2
-
-    return LTX2(checkpoint, weights)
-
-
-class LTX2Model(memory.Handle):
-    """What LTX2_MODEL is: files and choices. The open model is looked up when it is needed."""
-
-    def __init__(self, checkpoint: str, text_encoder: str, weights: str, loras: tuple[tuple[str, float], ...] = ()):
-        super().__init__((*memory.identity(checkpoint), weights), partial(open_model, checkpoint, weights))
-        self.checkpoint, self.text_encoder, self.weights, self.loras = checkpoint, text_encoder, weights, loras
-
-    def with_lora(self, file: str, strength: float) -> "LTX2Model":
-        return LTX2Model(self.checkpoint, self.text_encoder, self.weights, (*self.loras, (file, strength)))
-
-    def patched(self):
-        """The open model with this handle's LoRAs on, and no others."""
-        model = self.model
-        model.use_loras(self.loras)
-        return model
-
-
-def text_encoders() -> list[str]:
-    inside = paths.model_names("diffusers", "config.json")
-    return paths.model_names("text_encoders", "config.json") + [it for it in inside if it.endswith("text_encoder")]
-
-
-def checkpoint_path(name: str) -> str:
-    return paths.checkpoint_path(name, "ltx2")
-
-
-def text_encoder_path(name: str) -> str:
-    return paths.model_path(("text_encoders", "diffusers"), name, "ltx2")
 
 
 class LTX2Loader(io.ComfyNode):
@@ -359,7 +321,7 @@ class LTX2Upscale(io.ComfyNode):
         path = paths.model_path("latent_upscale_models", upscaler, "ltx2")
         opened = model.patched()
         step = layout.step_callback(sampling.refining(opened.version).steps, LATENTS)
-        if upscale.is_of(path) != opened.version:
+        if upscale.version_of(path) != opened.version:
             text = f"The upscaler is not LTX-{opened.version}'s own: expect poor results"
             progress.show_text(cls.hidden, text)
         *made, larger = upscale.upscale(opened, conditioning, shot, samples, path, seed, step)

@@ -47,7 +47,7 @@ def open_upscaler(path: str) -> Part:
     return Part(layers.fill(module, tensors, layers.compute_dtype(first.dtype)), path)
 
 
-def is_of(path: str) -> str:
+def version_of(path: str) -> str:
     """The version that an upscaler belongs to: only LTX-2's blurs before it reduces (diffusers' conversion script)."""
     return "2.0" if any("blur_down" in it for it in layers.read(path)[0]) else "2.3"
 

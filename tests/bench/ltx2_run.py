@@ -11,7 +11,7 @@ from bench import ltx2_models as models
 from bench.row import Row, check_same, overhead
 from xavi9videos.nodes.host import latents as layout
 from xavi9videos.nodes.ltx2 import checkpoint, decode, sampling
-from xavi9videos.nodes.ltx2.nodes import LTX2Model
+from xavi9videos.nodes.ltx2.model import LTX2Model
 from xavi9videos.nodes.ltx2.text_encoder import Conditioning
 
 SHOT = sampling.Shot(512, 384, 49, 25)
