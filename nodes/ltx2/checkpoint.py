@@ -153,11 +153,8 @@ def check_scales(file: str, tensors: Mapping[str, torch.Tensor]):
     suffixes = {torch.float8_e4m3fn: ["_scale"], torch.float8_e5m2: ["_scale"], torch.uint8: ["_scale", "_scale_2"]}
     quantized = [name for name, it in tensors.items() if name.endswith(".weight") and it.dtype in suffixes]
     bare = [name for name in quantized if any(name + it not in tensors for it in suffixes[tensors[name].dtype])]
-    if not bare:
-        bare, lacking = [name for name in quantized if not is_marked(tensors, name)], "format that fits"
-    else:
-        lacking = "scale"
-    if bare:
+    lacking = "scale" if bare else "format that fits"
+    if bare := bare or [name for name in quantized if not is_marked(tensors, name)]:
         kind = "FP4" if tensors[bare[0]].dtype == torch.uint8 else "FP8"
         reason = f"{len(bare)} {kind} weights have no {lacking}, {bare[0]} is one"
         raise WrongModelFile(file=file, wanted=WANTED, reason=reason, found="a file whose scales were lost")

@@ -29,8 +29,7 @@ class LTX2Loader(io.ComfyNode):
             display_name="LTX-2 Loader",
             category=CATEGORY,
             description="Opens LTX-2 or LTX-2.3: a checkpoint with picture, sound and decoders, and its text encoder "
-            "Gemma 3. "
-            "Weights stay in the file until they are needed; FP8 stays FP8.",
+            "Gemma 3. Weights stay in the file until they are needed; FP8 stays FP8.",
             search_aliases=["ltxv", "ltx-2", "ltx-2.3", "lightricks", "load checkpoint", "gemma"],
             inputs=[
                 io.Combo.Input(
