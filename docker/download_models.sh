@@ -11,9 +11,10 @@ LEFT='It is left alone: move it away and run this again.'
 
 usage() {
     cat <<'END'
-usage: download_models.sh [--dry-run] [--verify] [--models FOLDER] ltx2|svd|all|list
+usage: download_models.sh [--dry-run] [--verify] [--models FOLDER] ltx2|ltx23|ltx23-dev|svd|all|list
 
-  ltx2, svd, all    get the files of these models; what is there stays, what was begun goes on
+  ltx2, ltx23, ltx23-dev, svd, all
+                    get the files of these models; what is there stays, what was begun goes on
   list              only say which files there are and which of them are missing
   --dry-run         ask Hugging Face, and say what would be done; nothing is written
   --verify          also compare the checksums of the files that are there, which takes minutes
@@ -30,7 +31,7 @@ gb() { awk -v bytes="$1" 'BEGIN { printf "%.1f GB", bytes / 1e9 }'; }
 size_of() { stat -c %s "$1" 2>/dev/null || echo 0; }
 
 # The lines of the table, of one set or of all.
-rows() { awk -F '\t' -v wanted="$1" '!/^#/ && (wanted == "all" || $1 == wanted)' "$TABLE"; }
+rows() { awk -F '\t' -v wanted="$1" '!/^#/ && (wanted == "all" || index("," $1 ",", "," wanted ","))' "$TABLE"; }
 
 # Where the models go, and why there.
 choose_folder() {
@@ -179,7 +180,7 @@ list() {
     while IFS=$'\t' read -r set folder _ path size _; do
         state=missing
         [[ -e $MODELS/$folder/${path##*/} ]] && state=there
-        printf '%-5s %-8s %8s  %s\n' "$set" "$state" "$(gb "$size")" "$folder/${path##*/}"
+        printf '%-20s %-8s %8s  %s\n' "$set" "$state" "$(gb "$size")" "$folder/${path##*/}"
     done < <(rows all)
 }
 
@@ -190,7 +191,7 @@ while (($#)); do
     --verify) VERIFY=1 ;;
     --models) MODELS=${2:?--models needs a folder}; shift ;;
     -h | --help) usage; exit ;;
-    ltx2 | svd | all | list) WANTED=$1 ;;
+    ltx2 | ltx23 | ltx23-dev | svd | all | list) WANTED=$1 ;;
     *) say "download_models.sh does not know '$1'." >&2; usage >&2; exit 2 ;;
     esac
     shift

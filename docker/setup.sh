@@ -224,6 +224,6 @@ if ((FAILED)); then
 fi
 cat <<'END'
 All good. Next, in this folder:
-  ./download_models.sh all     LTX-2 and SVD-XT, 51 GB
+  ./download_models.sh ltx23   LTX-2.3, 44 GB; or ltx2, ltx23-dev, svd, all
   docker compose up -d         builds and starts; then http://localhost:8188
 END

@@ -293,6 +293,12 @@ class BadSteps(Failure):
     remedy = "Set steps to 0 (the schedule's own), or choose the dev schedule with a dev checkpoint."
 
 
+class KeyframesClash(Failure):
+    code = "keyframes_clash"
+    text = "Two pictures are to be seen at frame {frame} of the video."
+    remedy = "Give each a frame of its own, or take one away: first_image is frame 0, last_image the last one."
+
+
 class LatentsNotUsable(Failure):
     code = "latents_not_usable"
     text = "The latents cannot be used: {reason}."

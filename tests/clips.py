@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import wave
 from pathlib import Path
 
 import av
@@ -67,3 +68,26 @@ def packets(path: Path, kind: str = "video") -> list[bytes]:
     """The payloads of the packets, in file order."""
     with av.open(str(path)) as container:
         return [bytes(it) for it in container.demux(getattr(container.streams, kind)[0]) if it.size]
+
+
+def write_lossless(path: Path, frames: np.ndarray, rate: int):
+    """frames [n, height, width, 3] of bytes as FFV1, which gives the same back."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def write_sound(path: Path, rate: int, samples: int):
+    """A rising tone on the left and noise on the right, as 16-bit WAV."""
+    time = np.arange(samples) / rate
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, samples)
+    values = np.stack([0.5 * np.sin(2 * np.pi * (200 + 400 * time) * time), noise], 1)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((values * 32767).astype("<i2").tobytes())

@@ -1,6 +1,10 @@
 """Parts of a model, loaded by the host in ways that this machine's memory would never make it choose."""
 
+import weakref
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -25,3 +29,29 @@ def on_meta(part, share):
         # A host's layer that is not loaded is cast at each call.
         if value is not None and value.device != META and not getattr(it, "comfy_cast_weights", False)
     ]
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of all tensors made under it: `now` and at `peak`."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.storages = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        given = {id(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
+        for storage in (each.untyped_storage() for each in tree_leaves(made) if isinstance(each, torch.Tensor)):
+            if id(storage) not in given and id(storage) not in self.storages:
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                self.storages[id(storage)] = weakref.ref(storage, self.gone(id(storage), storage.nbytes()))
+        return made
+
+    def gone(self, key: int, size: int):
+        def forget(_):
+            self.now -= size
+            del self.storages[key]
+
+        return forget

@@ -1,8 +1,28 @@
-"""The shipped workflows, described: make_workflows.py builds them in the editor."""
+"""The shipped workflows, described: make_workflows.py builds them in the editor. Their notes: workflow_notes.py."""
 
 from dataclasses import dataclass, field
 
-from setup_host import REPO
+from workflow_notes import (
+    CLIP_NOTE,
+    COSMOS_NOTE,
+    DEV23,
+    GEMMA,
+    GENERATE_NOTE,
+    IMAGE_NOTE,
+    LTX2,
+    LTX2_IMAGE_NOTE,
+    LTX2_STAGES_NOTE,
+    LTX2_TEXT_NOTE,
+    LTX23,
+    LTX23_DEV_NOTE,
+    LTX23_EXTEND_NOTE,
+    LTX23_KEYFRAMES_NOTE,
+    LTX23_SOUND_NOTE,
+    SVD,
+    SVD_NOTE,
+    UPSCALER,
+    UPSCALER23,
+)
 
 
 @dataclass(frozen=True)
@@ -56,173 +76,16 @@ class Blueprint:
     given: list[str]
 
 
-def model(line: str) -> dict:
-    """A model file of docker/models.tsv as the editor wants it described; directory is ComfyUI's, below models."""
-    _, directory, repository, path, _, sha256 = line.split("\t")
-    return {"name": path.rsplit("/", 1)[-1], "url": f"https://huggingface.co/{repository}/resolve/main/{path}",
-            "directory": directory, "hash": sha256, "hash_type": "SHA256"}
-
-
-# Nothing in backticks: Nodes 2.0 shows code in a note blue on blue.
-START = """\
-**1. Start Cosmos.** It is a NIM, a container of its own: **nvcr.io/nim/nvidia/cosmos3**. This node looks for it at \
-**http://localhost:8000**, or at the address in the environment variable **{setting}**. The first start downloads \
-the model and may take more than half an hour. {older}
-"""
-FIND = """\
-**3. Find the video** in ComfyUI's folder **output/xavi9videos**. It is the NIM's own file, not re-encoded, and \
-carries this workflow: drop it on the editor to open it again.
-"""
-T2W_START = START.format(setting="COSMOS_NIM_URL",
-                         older="The older Predict1 NIM works too, on x86_64 machines only.")
-V2W_START = START.format(setting="COSMOS_VIDEO2WORLD_URL or COSMOS_NIM_URL",
-                         older="The older Predict1 NIM works too, on x86_64 machines only: its video2world container.")
-
-COSMOS_NOTE = f"""\
-## Text to video with NVIDIA Cosmos
-
-{T2W_START}
-**2. Describe the scene and press Run.** Cosmos knows the physical world: say what moves, on what ground, in what \
-light, and where the camera is.
-
-- *frames* / *fps* is the length: 121 / 24 is 5 seconds. *resolution* and *aspect_ratio* give the size.
-- More *steps* is finer and slower. The same *seed* gives the same video.
-
-{FIND}"""
-
-IMAGE_NOTE = f"""\
-## A picture set in motion with NVIDIA Cosmos
-
-{V2W_START}
-**2. Choose your picture** in Load Image, **say what happens in it** and press Run. The picture becomes the first frame.
-
-- It is cropped to the shape of *aspect_ratio*, from both sides alike, never squeezed.
-- Say what moves and how, and what the camera does; what the picture shows already needs few words.
-- *frames* / *fps* is the length: 121 / 24 is 5 seconds.
-
-{FIND}"""
-
-CLIP_NOTE = f"""\
-## On from a clip with NVIDIA Cosmos
-
-{V2W_START}
-**2. Choose your clip** in Load Video, **say how it goes on** and press Run.
-
-- The clip's beginning counts: the new video starts from its first pictures. Put a *Video Slice* node between to \
-start somewhere else.
-- It is fitted into the new video's size, on black where the shapes differ, at its frame rate and without sound.
-- *frames* / *fps* is the length: 121 / 24 is 5 seconds.
-
-{FIND}"""
-
-TABLE = REPO / "docker" / "models.tsv"
-LTX2, GEMMA, UPSCALER, SVD = (
-    model(line) for line in TABLE.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-
-LTX2_START = """\
-**1. Get the models.** When one is missing, the editor says so on opening this workflow and has a download button for \
-it. In ComfyUI's folder **models** they belong here: {files}. Then press R.
-"""
-LTX2_FILES = (f"[the checkpoint]({LTX2['url']}), 27 GB, in **checkpoints**; "
-              f"[Gemma 3]({GEMMA['url']}), 13 GB, in **text_encoders**")
-LTX2_KINDS = """\
-*distilled* is the fast checkpoint: 8 steps. With a *dev* one choose the schedule *dev*: 40 steps, ten times as long."""
-LOCAL_FIND = """\
-**3. Find the video** in ComfyUI's folder **output/xavi9videos**. It carries this workflow: drop it on the editor to \
-open it again.
-"""
-
-LTX2_TEXT_NOTE = f"""\
-## Text to video with sound: LTX-2
-
-{LTX2_START.format(files=LTX2_FILES)}
-**2. Describe the scene and press Run.** LTX-2 makes sound too. Say in order what is seen, what the camera does and \
-what is heard; what somebody says goes in quotation marks.
-
-- *frames* / *fps* is the length: 121 / 25 is 5 seconds, and 20 seconds are the most.
-- Any *width* and *height* will do. More of each takes more time and memory.
-- {LTX2_KINDS}
-
-{LOCAL_FIND}"""
-
-LTX2_IMAGE_NOTE = f"""\
-## A picture set in motion, with sound: LTX-2
-
-{LTX2_START.format(files=LTX2_FILES)}
-**2. Choose your picture** in Load Image, **say what happens in it and what is heard** and press Run. The picture \
-becomes the first frame.
-
-- It is cropped to the shape of *width* and *height*, never squeezed: 512 and 768 suit an upright one.
-- Connect another picture to *last_image* to say where the video ends. *image_strength* below 1 lets the pictures \
-change.
-- *frames* / *fps* is the length: 121 / 25 is 5 seconds.
-- {LTX2_KINDS}
-
-{LOCAL_FIND}"""
-
-LTX2_STAGES_NOTE = f"""\
-## 1080p in two stages, with sound: LTX-2
-
-{LTX2_START.format(files=f"{LTX2_FILES}; [the upscaler]({UPSCALER['url']}), 1 GB, in **latent_upscale_models**")}
-**2. Describe the scene and press Run.** LTX-2 makes sound too. Say in order what is seen, what the camera does and \
-what is heard; what somebody says goes in quotation marks.
-
-- The sampler works at 960x540, LTX-2 Upscale doubles that and refines it in three steps: 1920x1080. Change the size \
-in the sampler.
-- *frames* / *fps* is the length: 121 / 25 is 5 seconds.
-- To start from a picture, connect Load Image to *first_image*; both stages use it.
-- The checkpoint is *distilled*: both stages are made for that kind.
-
-{LOCAL_FIND}"""
-
-GENERATE_NOTE = f"""\
-## One node for every model
-
-**1. Choose the model** in Generate Video. It shows what that model needs; prompt and seed stay. Here it is LTX-2.
-
-- *Cosmos Text2World* and *Cosmos Video2World*: NVIDIA's Cosmos, in a NIM container of its own at \
-**http://localhost:8000**, or at the address in the environment variable **COSMOS_NIM_URL**.
-- *LTX-2 (FP8)*: picture and sound. In ComfyUI's folder **models** it needs {LTX2_FILES}.
-- *SVD-XT*: a picture set in motion, without a text. It needs [svd_xt.safetensors]({SVD["url"]}), 9.6 GB, in \
-**checkpoints**; accept the licence on its page first.
-
-**2. Describe the scene and press Run.** To start from a picture, connect Load Image to *image*. Choosing another \
-model takes that link away: connect it again.
-
-Model Health, another node of this pack, says which of them are ready, and what to do where something is missing.
-
-{LOCAL_FIND}"""
-
-SVD_NOTE = f"""\
-## A picture set in motion: SVD-XT
-
-**1. Get the model.** [Its page]({SVD["url"].partition("/resolve/")[0]}) asks you to accept a licence: log in to \
-Hugging Face and agree there. Then get [svd_xt.safetensors]({SVD["url"]}), 9.6 GB, into ComfyUI's folder \
-**models/checkpoints**. The editor has a download button for it, which may ask you to log in too. Then press R.
-
-The page also has the model in folders, whose fp16 files are 4.5 GB: put them in \
-**models/diffusers/stable-video-diffusion-img2vid-xt** and choose that in the loader.
-
-**2. Choose your picture** in Load Image and press Run. The video starts from it. There is no text and no sound: for \
-another movement, change the *seed*.
-
-- The picture is cropped to the shape of *width* and *height*, never squeezed: 576 and 1024 suit an upright one.
-- *frames* / *fps* is the length: 25 / 7 is 3.6 seconds. SVD-XT was trained for 25 frames.
-- *motion_bucket_id* says how much moves: 127 is normal, 40 calm, 200 a lot.
-- *noise_aug_strength*: with more of it the video departs further from the picture, and moves more.
-- *min_guidance* is how closely the first frame follows the picture, *max_guidance* the last one.
-
-{LOCAL_FIND}"""
-
-
-def ltx2_loader(pos: tuple[int, int]) -> Node:
-    return Node("Xavi9LTX2Loader", pos, (440, 130), {"checkpoint": LTX2["name"], "text_encoder": GEMMA["name"]},
-                models=(LTX2, GEMMA))
+def ltx2_loader(pos: tuple[int, int], checkpoint: dict = LTX2) -> Node:
+    return Node("Xavi9LTX2Loader", pos, (440, 130), {"checkpoint": checkpoint["name"], "text_encoder": GEMMA["name"]},
+                models=(checkpoint, GEMMA))
 
 
 # The text is read before any LoRA, which changes nothing about it.
 LTX2_LINKS = [("loader.model", "text.model"), ("loader.model", "sampler.model"), ("loader.model", "decode.model"),
               ("text.conditioning", "sampler.conditioning"), ("decode.video", "save.video")]
+LTX2_STAGES = [("loader.model", "upscale.model"), ("text.conditioning", "upscale.conditioning"),
+               ("sampler.latents", "upscale.latents"), ("upscale.latents", "decode.latents")]
 
 WORKFLOWS = {
     "cosmos_text2world": Workflow(
@@ -270,8 +133,8 @@ WORKFLOWS = {
                           "rises past wet stone towards the light; cold blue sea, warm lamp, fine rain, film grain. "
                           "Heavy surf rolls and crashes, wind howls around the tower, and far away a foghorn sounds "
                           "twice."}),
-            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 430)),
-            "decode": Node("Xavi9LTX2Decode", (1000, 560), (400, 100)),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 500)),
+            "decode": Node("Xavi9LTX2Decode", (1000, 620), (400, 100)),
             "save": Node("Xavi9VideoSave", (1460, 0), (480, 520)),
         },
         links=[*LTX2_LINKS, ("sampler.latents", "decode.latents")]),
@@ -285,8 +148,8 @@ WORKFLOWS = {
                           "natural pace. The camera moves slowly forward, the light stays the same, film grain. The "
                           "sounds of the place are heard, close and quiet; no music, and nobody speaks."}),
             "image": Node("LoadImage", (500, 720), (440, 400), {"image": "example.png"}),
-            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 430)),
-            "decode": Node("Xavi9LTX2Decode", (1000, 560), (400, 100)),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 500)),
+            "decode": Node("Xavi9LTX2Decode", (1000, 620), (400, 100)),
             "save": Node("Xavi9VideoSave", (1460, 0), (480, 520)),
         },
         links=[*LTX2_LINKS, ("image.IMAGE", "sampler.first_image"), ("sampler.latents", "decode.latents")]),
@@ -300,14 +163,90 @@ WORKFLOWS = {
                           "tosses the noodles; red lanterns shine in the wet street behind him. The camera circles "
                           "slowly to the left. He looks up, smiles and says: \"Two minutes, my friend.\" Oil "
                           "sizzles, rain patters on the awning, and a crowd murmurs."}),
-            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 430), {"width": 960, "height": 540}),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 500), {"width": 960, "height": 540}),
             "upscale": Node("Xavi9LTX2Upscale", (1460, 0), (400, 170), {"upscaler": UPSCALER["name"]},
                             models=(UPSCALER,)),
             "decode": Node("Xavi9LTX2Decode", (1460, 300), (400, 100)),
             "save": Node("Xavi9VideoSave", (1920, 0), (480, 520)),
         },
-        links=[*LTX2_LINKS, ("loader.model", "upscale.model"), ("text.conditioning", "upscale.conditioning"),
-               ("sampler.latents", "upscale.latents"), ("upscale.latents", "decode.latents")]),
+        links=[*LTX2_LINKS, *LTX2_STAGES]),
+    "ltx23_keyframes": Workflow(
+        id="095a4a14-b1fc-42a9-b44f-e81b1bac35ae",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 360), {"text": LTX23_KEYFRAMES_NOTE}, title="Start here"),
+            "loader": ltx2_loader((500, 0), LTX23),
+            "text": Node("Xavi9LTX2TextEncode", (500, 240), (440, 380), {
+                "prompt": "One calm shot of the same place. The light moves slowly across it as the day passes; steam "
+                          "rises and thins, shadows turn around the objects, reflections glide. The camera pushes in "
+                          "by a hand's breadth and stays. Soft room tone, a distant street, a spoon that touches "
+                          "porcelain once; no music, and nobody speaks."}),
+            "first": Node("LoadImage", (500, 820), (300, 360), {"image": "example.png"}, title="First picture"),
+            "middle": Node("LoadImage", (840, 820), (300, 360), {"image": "example.png"}, title="Picture between"),
+            "last": Node("LoadImage", (1180, 820), (300, 360), {"image": "example.png"}, title="Last picture"),
+            "keyframe": Node("Xavi9LTX2Keyframe", (1520, 820), (360, 130), {"frame": 60, "strength": 0.9}),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 500)),
+            "decode": Node("Xavi9LTX2Decode", (1000, 620), (400, 100)),
+            "save": Node("Xavi9VideoSave", (1540, 0), (480, 520)),
+        },
+        links=[*LTX2_LINKS, ("first.IMAGE", "sampler.first_image"), ("last.IMAGE", "sampler.last_image"),
+               ("middle.IMAGE", "keyframe.image"), ("keyframe.keyframes", "sampler.keyframes"),
+               ("sampler.latents", "decode.latents")]),
+    "ltx23_sound_to_video": Workflow(
+        id="379dbcd8-94d6-4879-895e-3a41180bd5ab",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 360), {"text": LTX23_SOUND_NOTE}, title="Start here"),
+            "loader": ltx2_loader((500, 0), LTX23),
+            "text": Node("Xavi9LTX2TextEncode", (500, 240), (440, 380), {
+                "prompt": "Everything in the picture moves to the sound: with each beat, each word and each breath of "
+                          "it. What makes the sound is seen making it, in time with it. The camera holds still, then "
+                          "leans in a little; the light stays the same."}),
+            "image": Node("LoadImage", (500, 720), (440, 400), {"image": "example.png"}),
+            "sound": Node("LoadAudio", (1000, 720), (400, 140), {"audio": "sound.wav"}),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 500), {"width": 640, "height": 360}),
+            "upscale": Node("Xavi9LTX2Upscale", (1460, 0), (400, 170), {"upscaler": UPSCALER23["name"]},
+                            models=(UPSCALER23,)),
+            "decode": Node("Xavi9LTX2Decode", (1460, 300), (400, 100)),
+            "save": Node("Xavi9VideoSave", (1920, 0), (480, 520)),
+        },
+        links=[*LTX2_LINKS, ("image.IMAGE", "sampler.first_image"), ("sound.AUDIO", "sampler.audio"),
+               *LTX2_STAGES]),
+    "ltx23_extend_video": Workflow(
+        id="9b1dc61d-b0a2-4704-9fe5-f8139549c134",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 360), {"text": LTX23_EXTEND_NOTE}, title="Start here"),
+            "loader": ltx2_loader((500, 0), LTX23),
+            "text": Node("Xavi9LTX2TextEncode", (500, 240), (440, 380), {
+                "prompt": "The shot goes on without a cut: the same place and the same light, every movement continues "
+                          "at its pace. The camera keeps its path. What is heard goes on as well, close and quiet; no "
+                          "music, and nobody speaks."}),
+            "clip": Node("LoadVideo", (500, 720), (440, 400), {"file": "clip.mp4"}),
+            "extend": Node("Xavi9LTX2Extend", (1000, 720), (400, 130)),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 500), {"width": 960, "height": 540}),
+            "decode": Node("Xavi9LTX2Decode", (1460, 0), (400, 100)),
+            "join": Node("Xavi9VideoJoin", (1460, 200), (400, 100), {"overlap": 17}),
+            "save": Node("Xavi9VideoSave", (1920, 0), (480, 520)),
+        },
+        links=[*LTX2_LINKS[:-1], ("clip.VIDEO", "extend.video"), ("extend.keyframes", "sampler.keyframes"),
+               ("sampler.latents", "decode.latents"), ("clip.VIDEO", "join.first"), ("decode.video", "join.second"),
+               ("join.video", "save.video")]),
+    "ltx23_dev_guidance": Workflow(
+        id="207ef35d-0e38-441b-b92a-ce2514932ee8",
+        nodes={
+            "note": Node("MarkdownNote", (0, 0), (440, 360), {"text": LTX23_DEV_NOTE}, title="Start here"),
+            "loader": ltx2_loader((500, 0), DEV23),
+            "text": Node("Xavi9LTX2TextEncode", (500, 240), (440, 380), {
+                "prompt": "A glassblower in a dim workshop turns a glowing bubble of glass at the end of his pipe. He "
+                          "lifts it, blows, and it swells; orange light runs over his face and the soot-black beams. "
+                          "The camera circles him slowly at shoulder height. He says quietly: \"Now it breathes.\" "
+                          "The furnace roars low, glass ticks as it cools, a chain clinks.",
+                "negative_prompt": "blurry, jittery, distorted hands, melting shapes, oversaturated, watermark, "
+                                   "muffled sound, robotic voice"}),
+            "guidance": Node("Xavi9LTX2Guidance", (500, 720), (440, 80)),
+            "sampler": Node("Xavi9LTX2Sampler", (1000, 0), (400, 500), {"schedule": "dev"}),
+            "decode": Node("Xavi9LTX2Decode", (1000, 620), (400, 100)),
+            "save": Node("Xavi9VideoSave", (1460, 0), (480, 520)),
+        },
+        links=[*LTX2_LINKS, ("guidance.guidance", "sampler.guidance"), ("sampler.latents", "decode.latents")]),
     "svd_xt_image_to_video": Workflow(
         id="e7d2d138-1c1a-4e7e-8371-c15b2e25dbe9",
         nodes={
@@ -340,8 +279,8 @@ WORKFLOWS["generate_video"] = Workflow(
 LTX2_PARTS = {
     "loader": ltx2_loader((0, 0)),
     "text": Node("Xavi9LTX2TextEncode", (0, 240), (440, 380)),
-    "sampler": Node("Xavi9LTX2Sampler", (500, 0), (400, 430)),
-    "decode": Node("Xavi9LTX2Decode", (500, 560), (400, 100)),
+    "sampler": Node("Xavi9LTX2Sampler", (500, 0), (400, 500)),
+    "decode": Node("Xavi9LTX2Decode", (500, 620), (400, 100)),
 }
 LTX2_ASKED = ["text.prompt", *(f"sampler.{name}" for name in ("width", "height", "frames", "fps", "seed")),
               "loader.checkpoint", "loader.text_encoder"]

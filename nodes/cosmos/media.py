@@ -1,9 +1,7 @@
 """Conditioning media made to fit the video that is asked for: an image as PNG, a clip as H.264 MP4."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -14,11 +12,9 @@ from comfy_api.latest import Input
 
 from ..errors import OneOfImageAndVideo, VideoEmpty
 from ..pictures import check_image, fitted
-from ..video.source import open_source, shaped
+from ..video.source import at_rate, open_source, shaped
 
 MIME = {"image": "image/png", "video": "video/mp4"}
-# Of a new frame's time: some containers round times to milliseconds.
-SLACK = Fraction(1, 20)
 # Finer than x264's default of 23, since the model goes on from every artefact that it sees.
 CLIP_OPTIONS = {"crf": "14", "preset": "fast"}
 
@@ -57,30 +53,6 @@ def fit_image(image: Input.Image, size: tuple[int, int], path: Path) -> Media:
     """Write an image as PNG of `size` (width, height), as pictures.fitted() makes it."""
     fitted(image, size).save(path, "PNG", compress_level=1)
     return Media("image", path, 1, uuid4().hex)
-
-
-def at_rate(frames: Iterator[av.VideoFrame], rate: Fraction, fps: int, hold: bool) -> Iterator[av.VideoFrame]:
-    """The frames that are seen at 0, 1/fps, 2/fps ... seconds, numbered so.
-
-    The last one lasts 1/rate seconds, or for ever with `hold`.
-    """
-    last, count = None, 0
-
-    def until(end: float) -> Iterator[av.VideoFrame]:
-        nonlocal count
-        while count < end:
-            last.pts, last.time_base = count, Fraction(1, fps)
-            yield last
-            count += 1
-
-    time = Fraction(0)
-    for frame in frames:
-        time = frame.pts * frame.time_base
-        if last:
-            yield from until(math.ceil(time * fps - SLACK))
-        last = frame
-    if last:
-        yield from until(math.inf if hold else max(math.ceil((time + 1 / rate) * fps - SLACK), 1))
 
 
 def fit_clip(

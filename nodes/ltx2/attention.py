@@ -60,13 +60,26 @@ class TextAttention(HostAttention):
         return self.run.once(attn, lambda: super(TextAttention, self).keys_values(attn, context))
 
 
-def gate_of_other(module, args, inputs):
-    """A forward pre-hook: the gate of picture to sound takes the sound's timestep, as Lightricks and ComfyUI have it.
+def noise_levels(transformer, hooks: ExitStack, sound: float, stock_gates: bool):
+    """Have the sound at `sound` of the picture's noise level, and each gate between both take the other's level.
 
-    Stock diffusers gives it each token's own, which differs where a picture is given.
+    So Lightricks and ComfyUI have it. Stock diffusers gives a gate each token's own level, which differs where a
+    picture or a sound is given.
     """
-    timestep, *rest = args
-    return (timestep.view(inputs["batch_size"], -1).amax(1), *rest), inputs
+    it, now = transformer.config, {}
+    factor = it.cross_attn_timestep_scale_multiplier / it.timestep_scale_multiplier
+
+    def told(module, args, inputs):
+        now["picture"], now["sound"] = inputs["sigma"], inputs["sigma"] * sound
+        return args, inputs | ({"audio_timestep": now["sound"], "audio_sigma": now["sound"]} if sound < 1 else {})
+
+    hooks.callback(transformer.register_forward_pre_hook(told, with_kwargs=True).remove)
+    gates = {"sound": transformer.av_cross_attn_video_a2v_gate, "picture": transformer.av_cross_attn_audio_v2a_gate}
+    for other, gate in {} if stock_gates else gates.items():
+        def level(module, args, inputs, other=other):
+            return (now[other] * factor, *args[1:]), inputs
+
+        hooks.callback(gate.register_forward_pre_hook(level, with_kwargs=True).remove)
 
 
 def without_empty_masks(module, args, inputs):
@@ -81,10 +94,10 @@ def without_empty_masks(module, args, inputs):
 
 
 @contextmanager
-def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterator[Run]:
+def prepared(transformer, keep: bool = True, sound: float = 1.0, stock_gates: bool = False) -> Iterator[Run]:
     """Inside the block the transformer attends by the host and keeps what does not change.
 
-    keep: False computes all of it at each step, where memory is short. stock_gate: leave the gate as diffusers has it.
+    keep: False computes all of it at each step, where memory is short. sound, stock_gates: as noise_levels() has them.
     """
     with run_of(transformer) as run, ExitStack() as hooks:
         transformer.set_attn_processor(HostAttention())
@@ -93,9 +106,7 @@ def prepared(transformer, keep: bool = True, stock_gate: bool = False) -> Iterat
             hooks.callback(setattr, block, "perturbed_attn", block.perturbed_attn)
             block.perturbed_attn = True
         hooks.callback(transformer.register_forward_pre_hook(without_empty_masks, with_kwargs=True).remove)
-        if not stock_gate:
-            gate = transformer.av_cross_attn_video_a2v_gate
-            hooks.callback(gate.register_forward_pre_hook(gate_of_other, with_kwargs=True).remove)
+        noise_levels(transformer, hooks, sound, stock_gates)
         if keep:
             if not transformer.config.cross_attn_mod:
                 text = TextAttention(run)

@@ -11,7 +11,9 @@ from ..errors import LatentsNotUsable
 from ..host import memory, progress
 from ..video.source import LazyVideo
 from .checkpoint import LTX2
-from .sampling import AUDIO_PER_SECOND, GRID, SCALE_T, Shot, denormalized, denormalized_audio
+from .sampling import denormalized, denormalized_audio
+from .shot import AUDIO_PER_SECOND, GRID, SCALE_T, Shot
+from .sound import lasting
 from .stream import decode_stream, needed_bytes
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,12 @@ def pictures(model: LTX2, video: torch.Tensor, shot: Shot, tiling: str) -> Itera
 
 
 def sound(model: LTX2, audio: torch.Tensor, shot: Shot) -> Input.Audio:
-    """The AUDIO of the latents [1, 8, L, 16], cut where the picture ends, at the vocoder's own rate."""
+    """The AUDIO of the latents [1, 8, L, 16], cut where the picture ends, at the vocoder's own rate.
+
+    A sound that was given, to be kept as it is, is that one: no vocoder could make it again.
+    """
+    if shot.sound_kept == 1:
+        return lasting(shot.audio, shot.frames / shot.fps)
     module, device = model.audio_vae.module, model.audio_vae.patcher.load_device
     # Next to the picture's it is small: some hundred values for each sample that comes out.
     itemsize = model.vocoder.module.compute_dtype.itemsize
@@ -83,7 +90,7 @@ def sound(model: LTX2, audio: torch.Tensor, shot: Shot) -> Input.Audio:
     mel = module.decode(latents, return_dict=False)[0]
     wave = model.vocoder.module(mel.to(model.vocoder.module.compute_dtype))
     rate = model.vocoder.module.config.output_sampling_rate
-    return {"waveform": wave[..., : round(shot.frames / shot.fps * rate)].float().cpu(), "sample_rate": rate}
+    return lasting({"waveform": wave.float().cpu(), "sample_rate": rate}, shot.frames / shot.fps)
 
 
 def video_of(handle, samples: tuple[torch.Tensor, torch.Tensor], shot: Shot, tiling: str) -> LazyVideo:

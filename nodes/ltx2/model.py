@@ -34,8 +34,17 @@ def text_encoders() -> list[str]:
     return paths.model_names("text_encoders", "config.json") + [it for it in inside if it.endswith("text_encoder")]
 
 
+def downloads(name: str) -> str:
+    """Which files docker/download_models.sh has to get where this one is missing."""
+    return "ltx23" if "2.3" in name else "ltx2"
+
+
 def checkpoint_path(name: str) -> str:
-    return paths.checkpoint_path(name, "ltx2")
+    return paths.checkpoint_path(name, downloads(name))
+
+
+def upscaler_path(name: str) -> str:
+    return paths.model_path("latent_upscale_models", name, downloads(name))
 
 
 def text_encoder_path(name: str) -> str:

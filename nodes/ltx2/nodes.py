@@ -10,7 +10,9 @@ from ..inputs import likely, seed_input
 from ..pictures import check_image
 from ..settings import local
 from .guidance import CATEGORY, GUIDANCE, LTX2Guidance
-from .model import LTX2Model, checkpoint_path, text_encoder_path, text_encoders
+from .keyframes import KEYFRAMES, LTX2Extend, LTX2Keyframe
+from .model import LTX2Model, checkpoint_path, text_encoder_path, text_encoders, upscaler_path
+from .shot import Keyframe
 
 # Read at import, so that a bad setting takes out this room alone and says so at start.
 local()
@@ -240,6 +242,24 @@ class LTX2Sampler(io.ComfyNode):
                     optional=True,
                     tooltip="From LTX-2 Guidance, for the dev schedule. guidance_scale counts no more then.",
                 ),
+                KEYFRAMES.Input(
+                    "keyframes", optional=True, tooltip="From LTX-2 Keyframe or LTX-2 Extend: more pictures, or a clip."
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The picture is made to fit this sound, which the video keeps. It starts with the video; "
+                    "what is longer is cut, what is shorter is followed by silence.",
+                ),
+                io.Float.Input(
+                    "audio_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="1 keeps the audio as it is; less lets the model change it; 0 leaves it out.",
+                ),
             ],
             outputs=[
                 io.Latent.Output("latents", tooltip="Picture and sound, in ComfyUI's own layout. To LTX-2 Decode.")
@@ -255,15 +275,20 @@ class LTX2Sampler(io.ComfyNode):
     def execute(
         cls, model: LTX2Model, conditioning, width: int, height: int, frames: int, fps: int, schedule: str, steps: int,
         guidance_scale: float, seed: int, first_image=None, last_image=None, image_strength: float = 1.0, guidance=None,
+        keyframes=(), audio=None, audio_strength: float = 1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        from . import sampling
+        from . import sampling, sound
 
         check_numbers(cls, locals())
         check_steps(schedule, steps)
-        for image in (first_image, last_image):
-            if image is not None:
-                check_image(image)
-        shot = sampling.Shot(width, height, frames, fps, first_image, last_image, image_strength)
+        images = {frame: image for frame, image in ((0, first_image), (-1, last_image)) if image is not None}
+        for image in images.values():
+            check_image(image)
+        if audio is not None:
+            sound.check_audio(audio)
+        given = [Keyframe(image, frame, image_strength) for frame, image in images.items()]
+        given += [it.at(fps) for it in keyframes]
+        shot = sampling.Shot(width, height, frames, fps, tuple(given), audio, audio_strength)
         opened = model.patched()
         plan = sampling.schedule(schedule, steps, guidance_scale, opened.version, guidance)
         notes = []
@@ -306,18 +331,18 @@ class LTX2Upscale(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, upscaler=None):
-        return True if upscaler is None else said(paths.model_path, "latent_upscale_models", upscaler, "ltx2")
+        return True if upscaler is None else said(upscaler_path, upscaler)
 
     @classmethod
     def fingerprint_inputs(cls, upscaler, **others):
-        return memory.identity(paths.model_path("latent_upscale_models", upscaler, "ltx2"))
+        return memory.identity(upscaler_path(upscaler))
 
     @classmethod
     def execute(cls, model: LTX2Model, conditioning, latents: dict, upscaler: str, seed: int) -> io.NodeOutput:
         from . import sampling, upscale
 
         samples, shot = asked(latents)
-        path = paths.model_path("latent_upscale_models", upscaler, "ltx2")
+        path = upscaler_path(upscaler)
         opened = model.patched()
         step = layout.step_callback(sampling.refining(opened.version).steps, LATENTS)
         if upscale.version_of(path) != opened.version:
@@ -370,4 +395,6 @@ class LTX2Decode(io.ComfyNode):
         return io.NodeOutput(video_of(model, samples, shot, tiling))
 
 
-NODES = [LTX2Loader, LTX2LoRA, LTX2TextEncode, LTX2Guidance, LTX2Sampler, LTX2Upscale, LTX2Decode]
+NODES = [
+    LTX2Loader, LTX2LoRA, LTX2TextEncode, LTX2Guidance, LTX2Keyframe, LTX2Extend, LTX2Sampler, LTX2Upscale, LTX2Decode,
+]  # fmt: skip

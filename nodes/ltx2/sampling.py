@@ -2,25 +2,22 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 
-import PIL.Image
 import torch
 
 from ..checks import check_finite
 from ..errors import BadSteps
 from ..host import memory
-from ..pictures import extended, fitted
+from . import sound
 from .attention import kept_bytes, prepared
 from .checkpoint import LTX2
 from .guidance import Guidance
+from .shot import SCALE_T, Shot
 from .text_encoder import MAX_TOKENS, Conditioning
 
-GRID = 32  # pixels of one latent in each direction
-SCALE_T = 8  # frames of one latent, after the first
-AUDIO_PER_SECOND = 25  # latents of the sound: 16000 Hz / a hop of 160 / a compression of 4
 IMAGE_CRF = 33  # Lightricks trained on images that went through H.264 at this quality (ltx-pipelines, media_io)
 DISTILLED_STEPS = 8
 # Lightricks/LTX-2, scheduler/scheduler_config.json.
@@ -33,53 +30,6 @@ DEV_SCHEDULE = {
 DEV = {"2.0": (40, 4.0), "2.3": (30, 3.0)}
 # The second stage's noise levels: Lightricks' STAGE_2_DISTILLED_SIGMA_VALUES, and those of ComfyUI's LTX-2.3 templates.
 REFINING = {"2.0": (0.909375, 0.725, 0.421875), "2.3": (0.85, 0.725, 0.4219)}
-
-
-@dataclass(frozen=True)
-class Shot:
-    """What was asked for. width, height in pixels; first_image, last_image: the host's IMAGE, of one picture each.
-
-    It travels with the latents, whose grid is a little larger: Decode crops it back.
-    """
-
-    width: int
-    height: int
-    frames: int
-    fps: int
-    first_image: torch.Tensor | None = None
-    last_image: torch.Tensor | None = None
-    image_strength: float = 1.0
-
-    @property
-    def grid_size(self) -> tuple[int, int]:
-        """width, height rounded up to what the model makes, two latents at least: the decoder mirrors at the edges."""
-        width, height = (max(-(-side // GRID), 2) * GRID for side in (self.width, self.height))
-        return width, height
-
-    @property
-    def grid_frames(self) -> int:
-        """frames rounded up to 8k + 1, and to where the sound has one latent at least."""
-        frames = -(-(self.frames - 1) // SCALE_T) * SCALE_T + 1
-        return frames if round(frames / self.fps * AUDIO_PER_SECOND) else frames + SCALE_T
-
-    @property
-    def latent_size(self) -> tuple[int, int, int]:
-        """frames, height, width of the latents."""
-        width, height = self.grid_size
-        return (self.grid_frames - 1) // SCALE_T + 1, height // GRID, width // GRID
-
-    def image(self, image: torch.Tensor) -> PIL.Image.Image:
-        """An IMAGE at the size of the grid: what Decode cuts off again repeats its edge."""
-        return extended(fitted(image, (self.width, self.height)), self.grid_size)
-
-    @property
-    def text_only(self) -> bool:
-        return self.image_strength == 0 or (self.first_image is None and self.last_image is None)
-
-    @property
-    def doubled(self) -> "Shot":
-        """What the second stage makes of it."""
-        return replace(self, width=2 * self.width, height=2 * self.height)
 
 
 @dataclass(frozen=True)
@@ -137,6 +87,14 @@ def pipelines() -> dict[str, type]:
         def _execution_device(self):
             return self.device_of_host
 
+        def prepare_audio_latents(self, *args, noise_scale=0.0, **more):
+            return super().prepare_audio_latents(*args, noise_scale=noise_scale * self.scheduler.sound, **more)
+
+        def _prepare_keyframe_coords(self, *, pixel_frame_idx, **more):
+            # diffusers counts in latents: the last image would be seen seven frames before the end.
+            index = next(self.exact_frames) if self.exact_frames else pixel_frame_idx
+            return super()._prepare_keyframe_coords(pixel_frame_idx=index, **more)
+
         _callback_tensor_inputs = [*LTX2Pipeline._callback_tensor_inputs, "audio_latents", "noise_pred_video"]
 
     stock = {"text": LTX2Pipeline, "image": LTX2ImageToVideoPipeline, "condition": LTX2ConditionPipeline}
@@ -155,14 +113,17 @@ def activation_bytes(model: LTX2, shot: Shot, plan: Schedule) -> int:
 
     Live tensors of both classes on the meta device: 19 values per token and width; where an image gives each token a
     timestep of its own 40, and 46 of LTX-2.3, which has 9 modulations for 6. The connectors hold the padded states
-    three times.
+    three times. Before the steps the VAE encodes the pictures, a clip at once: 45 values per pixel of a frame.
     """
-    tokens = prod(shot.latent_size)
+    count, *size = shot.latent_size
+    tokens = (count + sum(it.frame > 0 for it in shot.shown)) * prod(size)
     it = model.transformer.module.config
-    each = 20 if shot.text_only else 50 if it.cross_attn_mod else 45
+    each = 50 if it.cross_attn_mod else 45
+    each = each if shot.shown else 20
     values = tokens * it.num_attention_heads * it.attention_head_dim * each
     text = MAX_TOKENS * model.text_width * 3
-    return plan.batch * model.dtype.itemsize * (values + text)
+    encoding = 50 * prod(shot.grid_size) * max((len(it.pictures) for it in shot.shown), default=0)
+    return model.dtype.itemsize * max(plan.batch * (values + text), encoding)
 
 
 def denoise(
@@ -174,24 +135,29 @@ def denoise(
     step: Callable[[int, torch.Tensor], None],
     latents: tuple[torch.Tensor, torch.Tensor] | None = None,
     *,
-    stock_gate: bool = False,
+    stock: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the schedule. Returns video [1, 128, F, h, w] and audio [1, 8, L, 16], normalized, float32, on the CPU.
 
     latents: normalized ones to start from, with plan.noise of noise. step(index, clean) is called after each step with
-    the clean video so far. Raises NotEnoughMemory or NotFinite; ComfyUI's interrupt passes through.
+    the clean video so far. stock: as diffusers has it where Lightricks and ComfyUI do otherwise, the gates between
+    picture and sound and the places of keyframes. Raises NotEnoughMemory, NotFinite and what Shot.shown raises;
+    ComfyUI's interrupt passes through.
     """
     parts = [model.connectors, model.transformer]
-    if not shot.text_only:
+    if shown := shot.shown:
         parts.append(model.vae)
+    audio = sound.encoded(model, shot) if shot.sound_kept and latents is None else None
     needed = activation_bytes(model, shot, plan)
     keep = kept_bytes(model.transformer.module, MAX_TOKENS, plan.texts, model.dtype.itemsize)
     device = model.transformer.patcher.load_device
     room = memory.room(parts) > needed + keep
     memory.load(parts, needed + (keep if room else 0), f"LTX-2 at {shot.width}x{shot.height}, {shot.frames} frames")
 
-    kind = "text" if shot.text_only else "image" if latents is None and plain_image(shot) else "condition"
+    kind = "text" if not shown else "image" if latents is None and plain_image(shot) else "condition"
     pipe = pipeline(model, kind, plan, device)
+    pipe.scheduler.sound = 1 - shot.sound_kept
+    pipe.exact_frames = None if stock else iter([it.frame for it in shown if it.frame])
     (width, height), size = shot.grid_size, shot.latent_size
     guidance = guidance_off(plan.guidance_scale)
     if plan.guidance:
@@ -208,8 +174,10 @@ def denoise(
     if latents is not None:
         video, audio = latents
         inputs["latents"] = denormalized(pipe.vae, video.to(device))
-        inputs["audio_latents"] = denormalized_audio(pipe.audio_vae, audio.to(device))
         inputs["noise_scale"] = plan.noise
+        audio = denormalized_audio(pipe.audio_vae, audio.to(device))
+    if audio is not None:
+        inputs["audio_latents"] = audio
     last = {}
 
     def after(pipe, index, timestep, found):
@@ -223,7 +191,7 @@ def denoise(
         step(index, clean)
         return {}
 
-    with prepared(model.transformer.module, keep=room, stock_gate=stock_gate):
+    with prepared(model.transformer.module, keep=room, sound=pipe.scheduler.sound, stock_gates=stock):
         pipe(**inputs, callback_on_step_end=after)
     check_finite(last["video"], "the latents of the picture")
     check_finite(last["audio"], "the latents of the sound")
@@ -231,18 +199,18 @@ def denoise(
 
 
 def plain_image(shot: Shot) -> bool:
-    return shot.last_image is None and shot.image_strength == 1
+    """Whether one picture at full strength is the first frame, and nothing else is given."""
+    [first, *others] = shot.shown
+    return not others and first.frame == 0 and first.strength == 1 and len(first.pictures) == 1
 
 
 def pipeline(model: LTX2, kind: str, plan: Schedule, device: torch.device):
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     # The distilled numbers are the noise levels themselves: the dev schedule's shift would bend them.
     config = {} if plan.sigmas else dict(DEV_SCHEDULE)
     if plan.steps == 1:
         # One step is first and last, and stretching it to a last value divides by zero.
         config["shift_terminal"] = None
-    scheduler = FlowMatchEulerDiscreteScheduler(**config)
+    scheduler = sound.scheduler()(**config)
     pipe = pipelines()[kind](
         scheduler=scheduler, vae=model.vae.module, audio_vae=model.audio_vae.module, text_encoder=None, tokenizer=None,
         connectors=model.connectors.module, transformer=model.transformer.module, vocoder=model.vocoder.module,
@@ -276,19 +244,18 @@ def prompts(conditioning: Conditioning, plan: Schedule, dtype: torch.dtype, devi
 def conditions(pipe, kind: str, shot: Shot) -> dict:
     if kind == "text":
         return {}
+    pictures = {it.frame: list(shot.images(it)) for it in shot.shown}
     if kind == "image":
-        return known(pipe.__call__, image=shot.image(shot.first_image), image_crf=IMAGE_CRF)
+        return known(pipe.__call__, image=pictures[0][0], image_crf=IMAGE_CRF)
     from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
-    images = {0: shot.first_image, -1: shot.last_image}
-    return {
-        "conditions": [
-            LTX2VideoCondition(**known(LTX2VideoCondition, frames=shot.image(it), index=index,
-                                       strength=shot.image_strength, crf=IMAGE_CRF))
-            for index, it in images.items()
-            if it is not None
-        ]
-    }
+    found = []
+    for it in shot.shown:
+        # The latent that the frame is in: the first holds one frame.
+        frames = pictures[it.frame] if len(it.pictures) > 1 else pictures[it.frame][0]
+        given = {"frames": frames, "index": -(-it.frame // SCALE_T), "strength": it.strength}
+        found.append(LTX2VideoCondition(**known(LTX2VideoCondition, **given, crf=IMAGE_CRF)))
+    return {"conditions": found}
 
 
 def known(taker: Callable, **given) -> dict:

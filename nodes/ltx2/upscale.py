@@ -11,7 +11,8 @@ from ..host import layers, memory
 from ..host.memory import Part
 from ..weights import check, looks_like, shapes
 from .checkpoint import LTX2
-from .sampling import Shot, denoise, denormalized, normalized, refining
+from .sampling import denoise, denormalized, normalized, refining
+from .shot import Shot
 from .text_encoder import Conditioning
 
 WANTED = "the spatial x2 upscaler of LTX-2"

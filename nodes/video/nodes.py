@@ -12,6 +12,7 @@ from ..errors import Failure, UnknownFormat
 from ..host import paths, progress
 from .encode import Written
 from .formats import all_formats
+from .join import VideoJoin
 from .look import POSTERS
 from .play import CUT_SOUND, SOUNDS, Play
 from .show import shown
@@ -156,4 +157,4 @@ class VideoSave(io.ComfyNode):
             log.warning("%s is not in the history: %s", path, error)
 
 
-NODES = [VideoSave]
+NODES = [VideoJoin, VideoSave]

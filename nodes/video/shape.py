@@ -1,5 +1,6 @@
 """Frames made upright, of an even size where it must be, and of an encoder's pixel format."""
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -10,14 +11,16 @@ from .planes import as_bt709
 
 TRANSPOSE = {1: [("transpose", "cclock")], 2: [("hflip", None), ("vflip", None)], 3: [("transpose", "clock")]}
 PALETTE = "pal8"
+# Of a new frame's time: some containers round times to milliseconds.
+SLACK = Fraction(1, 20)
 
 
 def fitting(width: int, height: int, box: tuple[int, int]) -> list[tuple[str, str]]:
-    """Filters that scale a picture into `box` (width, height; both even), keeping its shape, on black."""
+    """Filters that scale a picture into `box` (width, height), keeping its shape, on black."""
     if (width, height) == box:
         return []
     scale = min(box[0] / width, box[1] / height)
-    inner = [max(2 * round(side * scale / 2), 2) for side in (width, height)]
+    inner = [min(max(2 * round(side * scale / 2), 2), most) for side, most in zip((width, height), box, strict=True)]
     left, top = ((outer - it) // 2 for outer, it in zip(box, inner, strict=True))
     return [("scale", f"{inner[0]}:{inner[1]}"), ("pad", f"{box[0]}:{box[1]}:{left}:{top}"), ("setsar", "1")]
 
@@ -110,3 +113,29 @@ def shaped(
         # The source's own picture types would force the encoder's.
         frame.pict_type = 0
         yield frame
+
+
+def at_rate(
+    frames: Iterator[av.VideoFrame], rate: Fraction, fps: int | Fraction, hold: bool
+) -> Iterator[av.VideoFrame]:
+    """The frames that are seen at 0, 1/fps, 2/fps ... seconds, numbered so.
+
+    The last one lasts 1/rate seconds, or for ever with `hold`.
+    """
+    last, count = None, 0
+
+    def until(end: float) -> Iterator[av.VideoFrame]:
+        nonlocal count
+        while count < end:
+            last.pts, last.time_base = count, 1 / Fraction(fps)
+            yield last
+            count += 1
+
+    time = Fraction(0)
+    for frame in frames:
+        time = frame.pts * frame.time_base
+        if last:
+            yield from until(math.ceil(time * fps - SLACK))
+        last = frame
+    if last:
+        yield from until(math.inf if hold else max(math.ceil((time + 1 / rate) * fps - SLACK), 1))

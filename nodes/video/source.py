@@ -15,10 +15,10 @@ from comfy_api.latest import Input, InputImpl
 from ..errors import VideoEmpty, VideoUnreadable
 from .lazy import LazyVideo
 from .planes import BITS, frame_of
-from .shape import PALETTE, shaped
+from .shape import PALETTE, at_rate, shaped
 from .sound import LAYOUTS, Sound, silence, sound_frame, tensor_sound
 
-__all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "open_source", "shaped"]
+__all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "at_rate", "open_end", "open_source", "shaped"]
 
 # So much of a frame stays in the processor's cache: a 1080p frame takes 4 ms instead of 33, and no thread of torch
 # competes with the encoder's.
@@ -312,3 +312,12 @@ def open_source(video: Input.Video, pixel_format: str = "yuv420p", poll: Callabl
     has_alpha = it.images.shape[-1] == 4
     shape = it.images.shape[:3]
     return TensorSource(lambda: it.images, shape, it.frame_rate, lambda: it.audio, pixel_format, has_alpha)
+
+
+def open_end(video: Input.Video, seconds: float, poll: Callable[[], None]) -> Source:
+    """The same, of which a file begins so many seconds before its end: what lies before is not decoded."""
+    source = open_source(video, poll=poll)
+    if isinstance(source, FileSource) and (skipped := source.seconds - seconds) > 0:
+        duration = source.duration and source.duration - skipped
+        return FileSource(source.file, source.start + skipped, duration, poll)
+    return source

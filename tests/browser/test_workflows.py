@@ -15,6 +15,8 @@ WORKFLOWS = sorted((REPO / "workflows").glob("*.json"))
 NODES = sorted(path.stem for path in (REPO / "web" / "docs").glob("*.md"))
 SIZES = dict.fromkeys(("cosmos_text2world", "cosmos_image2world", "cosmos_video2world"), (1280, 720))
 SIZES |= {"ltx2_text_to_video": (256, 160), "ltx2_image_to_video": (256, 160), "ltx2_two_stage_1080p": (512, 270)}
+SIZES |= {"ltx23_keyframes": (256, 160), "ltx23_sound_to_video": (512, 270), "ltx23_extend_video": (960, 540),
+          "ltx23_dev_guidance": (256, 160)}
 SIZES |= {"svd_xt_image_to_video": (256, 144), "generate_video": (256, 160)}
 UNKNOWN = "app.graph.nodes.map(it => it.type).filter(it => !(it in LiteGraph.registered_node_types))"
 SET = """changes => {
@@ -60,7 +62,9 @@ def overlaps(boxes: dict) -> list[tuple]:
 
 def essence(graph: dict) -> tuple:
     """What a person sees of a graph in the editor's format, and its links."""
-    nodes = {node["id"]: (node["type"], node.get("title"), list(node["pos"]), node["widgets_values"],
+    # ComfyUI's Load Audio has "" or None for its button.
+    nodes = {node["id"]: (node["type"], node.get("title"), list(node["pos"]),
+                          [None if it == "" else it for it in node["widgets_values"]],
                           node["properties"].get("models")) for node in graph["nodes"]}
     return nodes, sorted(graph["links"])
 

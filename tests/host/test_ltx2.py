@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from clips import packets
 from comfy_host import STOP_SECONDS, ComfyHost
@@ -222,3 +223,75 @@ def test_with_another_cache_and_without_memory(tmp_path):
         began = time.monotonic()
         host.stop()
         assert time.monotonic() - began < STOP_SECONDS
+
+
+def keyframe(image: str = "image", **inputs) -> dict:
+    return {"class_type": "Xavi9LTX2Keyframe", "inputs": {"image": [image, 0], "frame": 0, "strength": 1.0, **inputs}}
+
+
+def test_keyframes_follow_each_other_and_each_counts(server):
+    size = {"sample_frames": 17, "sample_keyframes": ["second", 0]}
+    chain = IMAGE | {"first": keyframe(frame=-1), "second": keyframe(frame=5, keyframes=["first", 0])}
+    videos = [run(server, graph(**{"sample_frames": 17})), run(server, graph(chain, **size))]
+    for name, inputs in (("first", {"frame": 12}), ("second", {"strength": 0.5}), ("first", {"strength": 0.0})):
+        changed_chain = chain | {name: {**chain[name], "inputs": chain[name]["inputs"] | inputs}}
+        videos.append(run(server, graph(changed_chain, **size)))
+    assert len({packets(path, "video")[0] + packets(path, "video")[-1] for path in videos}) == len(videos)
+
+
+@pytest.mark.parametrize("nodes, inputs, words", [
+    ({"key": keyframe(frame=9)}, {}, r"frame is 9; -9 to 8 are allowed"),
+    ({"key": keyframe(), "image": IMAGE["image"]}, {"sample_first_image": ["image", 0]}, r"at frame 0 of the video"),
+    ({"key": keyframe("many"), "many": {"class_type": "RepeatImageBatch", "inputs": {"image": ["image", 0],
+                                                                                     "amount": 2}}}, {}, r"batch of 2"),
+])  # fmt: skip
+def test_keyframes_that_cannot_be_used_are_refused(server, nodes, inputs, words):
+    assert re.search(words, fails(server, graph(IMAGE, nodes, sample_keyframes=["key", 0], **inputs)))
+
+
+CLIP = {"clip": {"class_type": "LoadVideo", "inputs": {"file": "clip.mp4"}}}
+
+
+def extend(**inputs) -> dict:
+    given = {"video": ["clip", 0], "overlap": 9, "strength": 1.0, **inputs}
+    return CLIP | {"extend": {"class_type": "Xavi9LTX2Extend", "inputs": given}}
+
+
+def test_a_clip_goes_on_and_both_are_joined(server):
+    """The clip's 60 frames at 30 a second, then the new ones that it does not show, at its size and rate."""
+    join = {"join": {"class_type": "Xavi9VideoJoin", "inputs": {"first": ["clip", 0], "second": ["decode", 0],
+                                                                "overlap": 9}}}  # fmt: skip
+    given = graph(extend(), join, sample_frames=25, sample_fps=30, sample_width=160, sample_height=90,
+                  sample_keyframes=["extend", 0], save_video=["join", 0])  # fmt: skip
+    assert picture(run(server, given)) == (960, 540, 60 + 16, 30)
+
+
+@pytest.mark.parametrize("inputs, words", [
+    ({"overlap": 12}, r"no overlap 12; it has 1, 9, 17.*Set overlap to 9"), ({"overlap": 9}, r"overlap is 9; 1 to 8"),
+    ({"overlap": 57}, r"overlap is 57; 1 to 50 are allowed"),
+])  # fmt: skip
+def test_a_clip_that_cannot_be_used_is_refused(server, inputs, words):
+    frames = 9 if inputs["overlap"] == 9 else 121
+    assert re.search(words, fails(server, graph(extend(**inputs), sample_keyframes=["extend", 0],
+                                                sample_frames=frames)))  # fmt: skip
+
+
+SOUND = {"wav": {"class_type": "LoadAudio", "inputs": {"audio": "sound.wav"}}}
+
+
+def test_a_given_sound_is_the_videos_sound_as_it_came(server):
+    own = run(server, graph(sample_frames=25))
+    path = run(server, graph(SOUND, sample_frames=25, sample_audio=["wav", 0]))
+    assert packets(path, "video") != packets(own, "video")
+    with av.open(str(path)) as container, av.open(str(server.base / "input" / "sound.wav")) as wav:
+        [stream], rate = container.streams.audio, wav.streams.audio[0].rate
+        heard = np.concatenate([it.to_ndarray()[0] for it in container.decode(audio=0)])
+        given = np.concatenate([it.to_ndarray().reshape(-1, 2)[:, 0] / 32768 for it in wav.decode(audio=0)])
+        assert stream.rate == rate == 44_100
+    # The left channel is a clean rising tone, and AAC hardly changes it.
+    part = slice(4_000, 40_000)
+    assert np.corrcoef(heard[part], given[part])[0, 1] > 0.99
+
+
+def test_a_strength_beyond_its_range_is_refused(server):
+    assert "audio_strength" in refused(server, graph(SOUND, sample_audio=["wav", 0], sample_audio_strength=2.0))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import websocket
-from clips import pictures, probe
+from clips import pictures, probe, write_sound
 from comfy.latent_formats import LTXAV
 from comfy_host import ComfyHost
 from graphs import NAMES, carried, node
@@ -18,6 +18,7 @@ from setup_host import REPO
 from tiny import gemma, ltx2
 from xavi9videos.nodes.ltx2 import sampling
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
+from xavi9videos.nodes.ltx2.shot import Keyframe
 from xavi9videos.nodes.ltx2.text_encoder import Conditioning
 
 # 25 frames per second: there ComfyUI's and diffusers' roundings of the sound's length agree.
@@ -77,6 +78,7 @@ def host(tmp_path_factory):
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     picture = np.stack([rows * 2, columns, 128 + 100 * np.sin(rows / 9)], -1).astype(np.uint8)
     Image.fromarray(picture).save(base / "input" / "picture.png")
+    write_sound(base / "input" / "sound.wav", 44_100, 8 * 4096)
     # The tiny matrices gain nothing from a second thread, and lose much where another test wants the processor.
     with ComfyHost(base, env={"OMP_NUM_THREADS": "1"}, packs=[REPO, Path(__file__).parent / "core_pack"]) as host:
         yield host
@@ -329,12 +331,84 @@ def test_the_gate_of_stock_diffusers_is_found_out(host, plain):
     [theirs] = carried(host, core(image=True, checkpoint=plain["checkpoint"]), "core")
     [picture] = carried(host, {"png": node("LoadImage", image="picture.png")}, "png")
     model = LTX2(str(host.base / "models" / "checkpoints" / plain["checkpoint"]))
-    shot = sampling.Shot(WIDTH, HEIGHT, FRAMES, FPS, picture)
+    shot = sampling.Shot(WIDTH, HEIGHT, FRAMES, FPS, (Keyframe(picture),))
     with torch.inference_mode():
-        for stock_gate in (False, True):
+        for stock in (False, True):
             made = sampling.denoise(model, Conditioning(**plain["text"]), shot, sampling.schedule("distilled", 0, 0),
-                                    SEED, lambda *_: None, stock_gate=stock_gate)
-            assert (max(off(made, theirs["samples"])) > CLOSE) == stock_gate
+                                    SEED, lambda *_: None, stock=stock)
+            assert (max(off(made, theirs["samples"])) > CLOSE) == stock
+
+
+@pytest.mark.parametrize("frame", [-1, 11])
+@pytest.mark.parametrize("checkpoint", [FP8, FP8_23])
+def test_a_keyframe_is_cores_guide(host, checkpoint, frame):
+    """LTXVAddGuide with a picture at any frame; -1 is the last."""
+    graph = {**core(checkpoint=checkpoint), **ours(checkpoint=checkpoint)}
+    graph |= {
+        "png": node("LoadImage", image="picture.png"),
+        "pressed": node("LTXVPreprocess", image=["png", 0], img_compression=33),
+        "guide": node("LTXVAddGuide", positive=["core text", 0], negative=["core text", 1], vae=["core model", 2],
+                      latent=["picture", 0], image=["pressed", 0], frame_idx=frame, strength=1.0),
+        "keyframe": node("Xavi9LTX2Keyframe", image=["png", 0], frame=frame, strength=1.0),
+        "noise": node("TestPackedNoise", seed=SEED),
+    }  # fmt: skip
+    graph["guider"]["inputs"] |= {"positive": ["guide", 0], "negative": ["guide", 1]}
+    graph["empty"]["inputs"]["video_latent"] = ["guide", 2]
+    graph["ours"]["inputs"]["keyframes"] = ["keyframe", 0]
+    [without] = carried(host, ours(checkpoint=checkpoint), "ours")
+    theirs, made = (it["samples"] for it in carried(host, graph, "core", "ours"))
+    assert max(off(made, [theirs[0][:, :, :3], theirs[1]])) < CLOSE
+    assert min(off(made, without["samples"])) > HEARD
+
+
+@pytest.mark.parametrize("checkpoint", [FP8, FP8_23])
+def test_going_on_from_a_video_is_cores(host, checkpoint):
+    """Its last nine frames as the first ones, as LTXVImgToVideoInplace takes a batch."""
+    graph = {**core(checkpoint=checkpoint), **ours(checkpoint=checkpoint)}
+    graph |= {
+        "png": node("LoadImage", image="picture.png"),
+        "negative png": node("ImageInvert", image=["png", 0]),
+        "before": node("RepeatImageBatch", image=["png", 0], amount=5),
+        "after": node("RepeatImageBatch", image=["negative png", 0], amount=7),
+        "clip frames": node("ImageBatch", image1=["before", 0], image2=["after", 0]),
+        "clip video": node("CreateVideo", images=["clip frames", 0], fps=FPS),
+        "end": node("ImageFromBatch", image=["clip frames", 0], batch_index=3, length=9),
+        "first": node("LTXVImgToVideoInplace", vae=["core model", 2], image=["end", 0], latent=["picture", 0],
+                      strength=1.0, bypass=False),
+        "extend": node("Xavi9LTX2Extend", video=["clip video", 0], overlap=9, strength=1.0),
+        "noise": node("TestPackedNoise", seed=SEED),
+    }  # fmt: skip
+    graph["empty"]["inputs"]["video_latent"] = ["first", 0]
+    graph["ours"]["inputs"]["keyframes"] = ["extend", 0]
+    theirs, made = (it["samples"] for it in carried(host, graph, "core", "ours"))
+    assert max(off(made, theirs)) < CLOSE
+    torch.testing.assert_close(made[0][:, :, :2], theirs[0][:, :, :2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize("checkpoint", [FP8, FP8_23])
+def test_a_given_sound_is_cores(host, checkpoint, image):
+    """LTXVAudioVAEEncode, and a mask that lets nothing of it change.
+
+    ComfyUI cuts a sound to a multiple of 4096 samples, at both ends; this one is one, and a little longer than the
+    picture.
+    """
+    graph = {**core(checkpoint=checkpoint, image=image), **ours(checkpoint=checkpoint, image=image)}
+    graph |= {
+        "wav": node("LoadAudio", audio="sound.wav"),
+        "heard": node("LTXVAudioVAEEncode", audio=["wav", 0], audio_vae=["sound model", 0]),
+        "mask": node("SolidMask", value=0.0, width=16, height=17),
+        "cut": node("LatentCut", samples=["heard", 0], dim="y", index=0, amount=17),
+        "kept": node("SetLatentNoiseMask", samples=["cut", 0], mask=["mask", 0]),
+    }
+    graph["empty"]["inputs"]["audio_latent"] = ["kept", 0]
+    graph["ours"]["inputs"] |= {"audio": ["wav", 0], "audio_strength": 1.0}
+    [without] = carried(host, ours(checkpoint=checkpoint, image=image), "ours")
+    theirs, made = (it["samples"] for it in carried(host, graph, "core", "ours"))
+    assert max(off(made, theirs)) < CLOSE
+    # It is the file's sound still, and the picture is another one.
+    torch.testing.assert_close(made[1], theirs[1], rtol=0, atol=1e-4)
+    assert off(made, without["samples"])[0] > HEARD
 
 
 def watched(host, graph: dict, last: str) -> tuple[list[tuple[int, int]], list[np.ndarray]]:

@@ -17,10 +17,10 @@ from comfy_host import ComfyHost
 from setup_host import REPO, host_path
 
 HOST_MODULES = {"comfy", "comfy_extras", "folder_paths", "server", "execution", "nodes", "latent_preview"}
-LTX2 = [f"Xavi9LTX2{it}" for it in ("Loader", "LoRA", "TextEncode", "Guidance", "Sampler", "Upscale",
-                                         "Decode")]
+LTX2 = [f"Xavi9LTX2{it}" for it in ("Loader", "LoRA", "TextEncode", "Guidance", "Keyframe", "Extend", "Sampler",
+                                     "Upscale", "Decode")]
 SVD = [f"Xavi9SVD{it}" for it in ("Loader", "ImageToVideo")]
-NODES = ["Xavi9CosmosText2World", "Xavi9CosmosVideo2World", *LTX2, *SVD, "Xavi9VideoSave",
+NODES = ["Xavi9CosmosText2World", "Xavi9CosmosVideo2World", *LTX2, *SVD, "Xavi9VideoJoin", "Xavi9VideoSave",
          "Xavi9GenerateVideo", "Xavi9ModelHealth"]
 HEAVY = ("httpx", "diffusers", "transformers", "accelerate")
 IMPORTS = '''

@@ -16,7 +16,10 @@ COSMOS = ("cosmos_text2world", "cosmos_image2world", "cosmos_video2world")
 SIZES = {"cosmos3": (1280, 720), "predict1": (1280, 704)}
 ASKED = {(name, family): (*size, 121, 24) for name in COSMOS for family, size in SIZES.items()}
 LTX2 = {"ltx2_text_to_video": (256, 160), "ltx2_image_to_video": (256, 160), "ltx2_two_stage_1080p": (512, 270)}
-ASKED |= {(name, None): (*size, 17, 25) for name, size in LTX2.items()}
+LTX23_OWN = {"ltx23_keyframes": (256, 160), "ltx23_sound_to_video": (512, 270), "ltx23_dev_guidance": (256, 160)}
+ASKED |= {(name, None): (*size, 17, 25) for name, size in (LTX2 | LTX23_OWN).items()}
+# The clip has 60 frames at 30 a second; 8 of the new 17, at 25 a second, are after what both have in common.
+ASKED["ltx23_extend_video", None] = (960, 540, 60 + round(8 / 25 * 30), 30)
 ASKED |= {("svd_xt_image_to_video", None): (256, 144, 25, 7), ("generate_video", None): (256, 160, 17, 25)}
 # What is shipped: these inputs of the node that samples.
 SAMPLERS = {"Xavi9LTX2Sampler": ("width", "height", "frames", "fps", "schedule"),
@@ -25,6 +28,10 @@ SAMPLERS = {"Xavi9LTX2Sampler": ("width", "height", "frames", "fps", "schedule")
 SHIPPED = {"ltx2_text_to_video": (768, 512, 121, 25, "distilled"),
            "ltx2_image_to_video": (768, 512, 121, 25, "distilled"),
            "ltx2_two_stage_1080p": (960, 540, 121, 25, "distilled"),
+           "ltx23_keyframes": (768, 512, 121, 25, "distilled"),
+           "ltx23_sound_to_video": (640, 360, 121, 25, "distilled"),
+           "ltx23_extend_video": (960, 540, 121, 25, "distilled"),
+           "ltx23_dev_guidance": (768, 512, 121, 25, "dev"),
            "generate_video": (768, 512, 121, 25, "LTX-2 (FP8)"),
            "svd_xt_image_to_video": (1024, 576, 25, 7, 25)}
 # Which widgets name a model file, with the folder that it lies in.
@@ -73,7 +80,7 @@ def test_the_editor_can_offer_every_model_file(name):
         assert [(it["name"], it["directory"]) for it in models] == wanted
         for it in models:
             # The editor downloads from there only, and only such files.
-            assert re.fullmatch(r"https://huggingface\.co/[\w-]+/[\w-]+/resolve/main/(\w+/)*" + it["name"], it["url"])
+            assert re.fullmatch(r"https://huggingface\.co/[\w-]+/[\w.-]+/resolve/main/(\w+/)*" + it["name"], it["url"])
             assert it["name"].endswith(".safetensors")
 
 
@@ -99,7 +106,8 @@ def test_runs(server, nim, uncached, name, family):
         frames = sum(1 for _ in container.decode(stream))
         assert (stream.width, stream.height, frames, stream.average_rate) == ASKED[name, family]
         # Only LTX-2 makes sound, as long as the picture.
-        assert [it.codec_context.name for it in container.streams.audio] == ["aac"] * (name in (*LTX2, *FORMS))
+        heard = name.startswith("ltx2") or name in FORMS
+        assert [it.codec_context.name for it in container.streams.audio] == ["aac"] * heard
         kept = json.loads(container.metadata["prompt"])
     for node in kept.values():
         node.pop("is_changed", None)  # which the host itself adds

@@ -14,6 +14,9 @@ from pathlib import Path
 SIZES = {
     "Xavi9LTX2Sampler": {"width": 256, "height": 160, "frames": 17},
     "Xavi9LTX2Upscale": {"width": 256, "height": 135, "frames": 17},  # the sampler's, in a graph that has this node
+    "Xavi9LTX2Keyframe": {"frame": 8},
+    "Xavi9LTX2Extend": {"overlap": 9},
+    "Xavi9VideoJoin": {"overlap": 9},
     "Xavi9GenerateVideo": {"model.width": 256, "model.height": 160, "model.frames": 17},  # it is shipped with LTX-2
     "Xavi9SVDImageToVideo": {"width": 256, "height": 144, "frames": 25, "steps": 2},
 }
@@ -38,6 +41,7 @@ FILES = {
     "checkpoints/ltx-2-19b-dev-fp8.safetensors": ("ltx2", "write_checkpoint", {"kind": "dev"}),
     "checkpoints/ltx-2-19b-distilled.safetensors": ("ltx2", "write_checkpoint", {"weights": "bf16"}),
     "checkpoints/ltx-2.3-22b-distilled-fp8.safetensors": ("ltx2", "write_checkpoint", {"version": "2.3"}),
+    "checkpoints/ltx-2.3-22b-dev-fp8.safetensors": ("ltx2", "write_checkpoint", {"version": "2.3", "kind": "dev"}),
     "text_encoders/gemma_3_12B_it_fp8_scaled.safetensors": ("gemma", "write_file", {"weights": "fp8"}),
     "text_encoders/gemma-3-12b-it": ("gemma", "write_folder", {}),
     "latent_upscale_models/ltx-2-spatial-upscaler-x2-1.0.safetensors": ("ltx2", "write_upscaler", {}),

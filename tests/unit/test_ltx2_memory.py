@@ -8,11 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from parts import CPU, distance, load_part_of, on_meta
+from parts import CPU, Live, distance, load_part_of, on_meta
 from tiny.ltx2 import write_checkpoint, write_lora
 from xavi9videos.nodes.errors import LoRANotUsable, NotEnoughMemory
 from xavi9videos.nodes.host import memory
-from xavi9videos.nodes.ltx2.checkpoint import LTX2
+from xavi9videos.nodes.ltx2.checkpoint import LTX2, skeletons
+from xavi9videos.nodes.ltx2.config import LTX2_19B
+from xavi9videos.nodes.ltx2.sampling import activation_bytes, schedule
+from xavi9videos.nodes.ltx2.shot import Keyframe, Shot
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +190,20 @@ def test_two_loras_add_up_and_a_strange_one_is_refused(files):
     save_file({"unet.a.lora_A.weight": torch.zeros(1, 1), "unet.a.lora_B.weight": torch.zeros(1, 1)}, strange)
     with pytest.raises(LoRANotUsable, match="none of its layers"):
         model.use_loras(((str(strange), 1.0),))
+
+
+@pytest.mark.parametrize("frames", [17, 49])
+def test_what_encoding_a_clip_takes_is_asked_for(frames):
+    """The full-size VAE on meta; a clip is the only thing that can take more than a step."""
+    vae = skeletons(LTX2_19B, 49 * 3840)["vae"].to(torch.bfloat16)
+    with torch.no_grad(), Live() as live:
+        vae.encode(torch.empty(1, 3, frames, 512, 768, dtype=torch.bfloat16, device="meta"))
+    config = SimpleNamespace(num_attention_heads=0, attention_head_dim=0, cross_attn_mod=False)
+    model = SimpleNamespace(transformer=SimpleNamespace(module=SimpleNamespace(config=config)), text_width=0,
+                            dtype=torch.bfloat16)
+    shot = Shot(768, 512, 121, 25, (Keyframe(torch.empty(frames, 8, 8, 3)),))
+    asked = activation_bytes(model, shot, schedule("distilled", 0, 0))
+    assert 1 <= asked / live.peak < 1.2
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from xavi9videos.nodes.errors import BadSteps, OutOfRange
 from xavi9videos.nodes.ltx2 import attention, sampling
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
 from xavi9videos.nodes.ltx2.guidance import Guidance
+from xavi9videos.nodes.ltx2.shot import Keyframe
 from xavi9videos.nodes.ltx2.text_encoder import Conditioning
 
 TOKENS, SIZE, FRAMES, FPS, SEED = 21, (128, 96), 17, 24, 7
@@ -22,6 +23,7 @@ OFF = {
 }  # fmt: skip
 # Before 0.40 diffusers did not recompress images.
 RECOMPRESSES = tuple(map(int, version("diffusers").split(".")[:2])) >= (0, 40)
+CRF = {"crf": 33} if RECOMPRESSES else {}
 DISTILLED = [1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875]
 
 
@@ -81,13 +83,19 @@ def stock(checkpoint, kind, conditioning, *, sigmas=None, steps=8, guidance=1.0,
     return video, last["audio_latents"].unflatten(2, (8, 16)).transpose(1, 2)
 
 
-def ours(model, conditioning, plan=None, stock_gate=True, **shot):
+def image(picture):
+    """A picture at the shot's size, as the pipelines take it."""
+    [made] = sampling.Shot(*SIZE, FRAMES, FPS).images(Keyframe(picture))
+    return made
+
+
+def ours(model, conditioning, plan=None, stock=True, **shot):
     steps = []
     shot = sampling.Shot(*SIZE, FRAMES, FPS, **shot)
     plan = plan or sampling.schedule("distilled", 0, 0)
     with torch.inference_mode():
         found = sampling.denoise(
-            model, conditioning, shot, plan, SEED, lambda index, clean: steps.append(clean), stock_gate=stock_gate
+            model, conditioning, shot, plan, SEED, lambda index, clean: steps.append(clean), stock=stock
         )
     assert len(steps) == plan.steps
     assert torch.allclose(steps[-1].cpu(), found[0], atol=1e-5)
@@ -194,11 +202,10 @@ def test_a_block_that_is_not_there_is_refused(model, conditioning):
 
 
 def test_first_image_is_bit_for_bit_diffusers(model, checkpoint, conditioning, picture):
-    image = sampling.Shot(*SIZE, FRAMES, FPS).image(picture)
-    crf = {"image_crf": 33} if RECOMPRESSES else {}
-    expected = stock(checkpoint, "LTX2ImageToVideoPipeline", conditioning, sigmas=DISTILLED, image=image, **crf)
-    assert equal(ours(model, conditioning, first_image=picture), expected)
-    lead = ours(model, conditioning, first_image=picture, stock_gate=False)
+    given = {"image": image(picture)} | ({"image_crf": 33} if RECOMPRESSES else {})
+    expected = stock(checkpoint, "LTX2ImageToVideoPipeline", conditioning, sigmas=DISTILLED, **given)
+    assert equal(ours(model, conditioning, keyframes=(Keyframe(picture),)), expected)
+    lead = ours(model, conditioning, keyframes=(Keyframe(picture),), stock=False)
     assert not equal(lead, expected)
 
 
@@ -207,14 +214,56 @@ def test_first_and_last_image_are_bit_for_bit_diffusers(model, checkpoint, condi
     from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
     last = picture.flip(1)
-    shot, crf = sampling.Shot(*SIZE, FRAMES, FPS), {"crf": 33} if RECOMPRESSES else {}
     both = [
-        LTX2VideoCondition(frames=shot.image(it), index=index, strength=strength, **crf)
+        LTX2VideoCondition(frames=image(it), index=index, strength=strength, **CRF)
         for index, it in ((0, picture), (-1, last))
     ]
     expected = stock(checkpoint, "LTX2ConditionPipeline", conditioning, sigmas=DISTILLED, conditions=both)
-    found = ours(model, conditioning, first_image=picture, last_image=last, image_strength=strength)
-    assert equal(found, expected)
+    keyframes = Keyframe(picture, 0, strength), Keyframe(last, -1, strength)
+    assert equal(ours(model, conditioning, keyframes=keyframes), expected)
+
+
+def test_a_clip_and_keyframes_of_their_own_strength_are_bit_for_bit_diffusers(
+    model, checkpoint, conditioning, picture
+):
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    clip = torch.cat([picture.roll(4 * it, 2) for it in range(9)])
+    frames = [image(it[None]) for it in clip]
+    given = [
+        LTX2VideoCondition(frames=frames, index=0, strength=0.9, **CRF),
+        LTX2VideoCondition(frames=image(picture.flip(1)), index=2, strength=0.4, **CRF),
+    ]
+    expected = stock(checkpoint, "LTX2ConditionPipeline", conditioning, sigmas=DISTILLED, conditions=given)
+    keyframes = Keyframe(clip, 0, 0.9), Keyframe(picture.flip(1), 12, 0.4), Keyframe(picture, 10, 0.0)
+    assert equal(ours(model, conditioning, keyframes=keyframes), expected)
+
+
+def lightricks(pipe, frame):
+    """Where Lightricks does otherwise than stock diffusers: a keyframe stands at its own frame (keyframe_cond.py), and
+    the gate of picture to sound takes the sound's noise level (transformer_args.py)."""
+    def level(module, args, inputs):
+        return (args[0].view(inputs["batch_size"], -1).amax(1),), inputs
+
+    pipe.transformer.av_cross_attn_video_a2v_gate.register_forward_pre_hook(level, with_kwargs=True)
+    # Before 0.40 diffusers puts a picture in the place of the latent that its frame is in.
+    if own := getattr(pipe, "_prepare_keyframe_coords", None):
+        def exact(**given):
+            found = own(**given)
+            found[:, 0, :, 0], found[:, 0, :, 1] = frame / FPS, (frame + 1) / FPS
+            return found
+
+        pipe._prepare_keyframe_coords = exact
+
+
+@pytest.mark.parametrize("frame", [12, -1])
+def test_a_keyframe_is_seen_at_its_own_frame(model, checkpoint, conditioning, picture, frame):
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    given = [LTX2VideoCondition(frames=image(picture), index=2, strength=1.0, **CRF)]
+    expected = stock(checkpoint, "LTX2ConditionPipeline", conditioning, sigmas=DISTILLED, conditions=given,
+                     prepare=lambda pipe: lightricks(pipe, frame % FRAMES))
+    assert equal(ours(model, conditioning, keyframes=(Keyframe(picture, frame),), stock=False), expected)
 
 
 def test_the_prompt_is_heard(model, conditioning):
@@ -224,7 +273,7 @@ def test_the_prompt_is_heard(model, conditioning):
 
 
 def test_the_first_image_is_the_first_frame(model, conditioning, picture):
-    pixels = np.asarray(sampling.Shot(*SIZE, FRAMES, FPS).image(picture))
+    pixels = np.asarray(image(picture))
     if RECOMPRESSES:
         from diffusers.pipelines.ltx2.utils import apply_image_conditioning_crf
 
@@ -234,13 +283,14 @@ def test_the_first_image_is_the_first_frame(model, conditioning, picture):
         vae = model.vae.module
         latent = vae.encode((pixels / 127.5 - 1).permute(2, 0, 1)[None, :, None]).latent_dist.mode()
         mean, std = (it.float().view(1, -1, 1, 1, 1) for it in (vae.latents_mean, vae.latents_std))
-    video, _ = ours(model, conditioning, first_image=picture)
+    video, _ = ours(model, conditioning, keyframes=(Keyframe(picture),))
     assert torch.allclose(video[:, :, :1], (latent - mean) / std, atol=1e-4)
 
 
 def test_what_is_cut_off_again_repeats_the_edge(picture):
     shot = sampling.Shot(SIZE[0] - 9, SIZE[1] - 5, FRAMES, FPS)
-    pixels = np.asarray(shot.image(picture))
+    [made] = shot.images(Keyframe(picture))
+    pixels = np.asarray(made)
     assert pixels.shape == (SIZE[1], SIZE[0], 3)
     assert (pixels[:, shot.width :] == pixels[:, shot.width - 1 : shot.width]).all()
     assert (pixels[shot.height :] == pixels[shot.height - 1 : shot.height]).all()

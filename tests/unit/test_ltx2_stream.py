@@ -1,13 +1,11 @@
 """LTX-2's streamed video decoder against diffusers' whole one, on random weights."""
 
-import weakref
 from itertools import islice
 
 import comfy.ops
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from parts import Live
 from xavi9videos.nodes.ltx2.stream import decode_stream, needed_bytes
 
 MIXED = {"upsample_type": ("spatial", "temporal", "spatiotemporal"), "upsample_residual": (True, False, True)}
@@ -32,32 +30,6 @@ def whole(vae, given: torch.Tensor) -> torch.Tensor:
     """[frames, 3, height, width], as the pipeline decodes it."""
     with torch.no_grad():
         return vae.decode(given, None, return_dict=False)[0][0].movedim(0, 1)
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors made under it: `now` and at `peak`."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-        self.storages = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        given = {id(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
-        for storage in (each.untyped_storage() for each in tree_leaves(made) if isinstance(each, torch.Tensor)):
-            if id(storage) not in given and id(storage) not in self.storages:
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                self.storages[id(storage)] = weakref.ref(storage, self.gone(id(storage), storage.nbytes()))
-        return made
-
-    def gone(self, key: int, size: int):
-        def forget(_):
-            self.now -= size
-            del self.storages[key]
-
-        return forget
 
 
 def peak(vae, given: torch.Tensor, **options) -> int:

@@ -129,9 +129,29 @@ def exact_norm(norm: llama.RMSNorm, x: torch.Tensor) -> torch.Tensor:
     return rms_norm(x, norm.weight.float() + float(norm.add), norm.eps)
 
 
+class PackedNoise(io.ComfyNode):
+    """A NOISE whose numbers stand as diffusers draws them where it appends tokens: token by token, then the sound."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="TestPackedNoise", inputs=[io.Int.Input("seed")], outputs=[io.Noise.Output()])
+
+    @classmethod
+    def execute(cls, seed: int) -> io.NodeOutput:
+        def generate_noise(latent: dict) -> NestedTensor:
+            video, audio = latent["samples"].unbind()
+            generator = torch.Generator().manual_seed(seed)
+            made = [torch.randn(1, video[0, 0].numel(), 128, generator=generator),
+                    torch.randn(1, audio.shape[2], 128, generator=generator)]
+            return NestedTensor([made[0].unflatten(1, video.shape[2:]).permute(0, 4, 1, 2, 3),
+                                 made[1].unflatten(2, (8, 16)).transpose(1, 2)])
+
+        return io.NodeOutput(SimpleNamespace(seed=seed, generate_noise=generate_noise))
+
+
 class CorePack(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Dump, CoreStates]
+        return [Dump, CoreStates, PackedNoise]
 
 
 async def comfy_entrypoint() -> CorePack:

@@ -1,0 +1,130 @@
+"""Video Join: every frame of both in its place, at the first one's size and rate, and the sound with them."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from clips import moving, sine, write_file, write_lossless
+from comfy_api.latest import InputImpl, Types
+from xavi9videos.nodes.errors import OutOfRange, VideoEmpty
+from xavi9videos.nodes.video.join import joined
+
+
+def made(images, rate=24, audio=None):
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=Fraction(rate)))
+
+
+def greys(count, first=0, height=8, width=12):
+    """Frames of one value each: first / 255, (first + 1) / 255, ..."""
+    return ((torch.arange(count) + first) / 255).view(-1, 1, 1, 1).expand(-1, height, width, 3).clone()
+
+
+def values(video):
+    """The value of each frame's middle, as it was given to greys()."""
+    images = video.get_components().images
+    return [round(float(it[it.shape[0] // 2, it.shape[1] // 2, 0]) * 255) for it in images]
+
+
+def test_all_frames_of_both_in_their_order_bit_for_bit():
+    images = moving(9, 96, 128), moving(5, 96, 128).flip(2)
+    video = joined(made(images[0]), made(images[1]), 0)
+    assert video.get_frame_count() == 14 and video.get_dimensions() == (128, 96) and video.get_frame_rate() == 24
+    # As the encoder gets them: 16 bits of each.
+    assert (video.get_components().images - torch.cat(images)).abs().max() <= 0.5 / 65535
+
+
+def test_what_overlaps_is_shown_once():
+    assert values(joined(made(greys(10)), made(greys(10, 7)), 3)) == list(range(17))
+
+
+@pytest.mark.parametrize("rate, expected", [
+    (48, [0, 1, 2, 3, 10, 12, 14, 16]), (12, [0, 1, 2, 3, *(it for it in range(10, 18) for _ in "ab")])])
+def test_the_second_is_shown_at_the_firsts_rate(rate, expected):
+    assert values(joined(made(greys(4)), made(greys(8, 10), rate), 0)) == expected
+
+
+def test_an_overlap_counts_the_seconds_own_frames():
+    assert values(joined(made(greys(4)), made(greys(8, 10), 48), 4)) == [0, 1, 2, 3, 14, 16]
+
+
+@pytest.mark.parametrize("size", [(8, 24), (16, 24), (9, 7), (1, 1)])
+def test_another_shape_lies_on_black(size):
+    images = joined(made(torch.zeros(2, 16, 24, 3)), made(torch.ones(2, *size, 3)), 0).get_components().images[2:]
+    assert images.shape[1:3] == (16, 24)
+    scale = min(16 / size[0], 24 / size[1])
+    share = size[0] * size[1] * scale**2 / (16 * 24)
+    assert float(images[0].mean()) == pytest.approx(share, abs=0.15) and float(images[0, 8, 12].min()) > 0.99
+
+
+def test_odd_sizes_are_kept():
+    images = joined(made(greys(2, height=7, width=9)), made(greys(2, 50, 20, 30)), 0).get_components().images
+    assert images.shape == (4, 7, 9, 3)
+
+
+def test_files_and_their_trim(tmp_path):
+    frames = np.stack([np.full((96, 128, 3), it * 10, np.uint8) for it in range(12)])
+    write_lossless(tmp_path / "a.mkv", frames, 25)
+    file = InputImpl.VideoFromFile(str(tmp_path / "a.mkv"))
+    cut = file.as_trimmed(start_time=0.2, duration=0.2)
+    assert values(joined(cut, file, 10)) == [50, 60, 70, 80, 90, 100, 110]
+    # Asked again it begins again.
+    video = joined(file, cut, 0)
+    assert values(video) == values(video) == [*range(0, 120, 10), 50, 60, 70, 80, 90]
+
+
+def test_a_video_of_a_video(tmp_path):
+    first = joined(made(greys(3)), made(greys(3, 3)), 0)
+    assert values(joined(first, joined(made(greys(3, 6)), made(greys(3, 9)), 0), 0)) == list(range(12))
+
+
+def tone(audio, start, end):
+    """The strongest frequency between two seconds, and how loud it is there."""
+    rate = audio["sample_rate"]
+    part = audio["waveform"][0, 0, round(start * rate) : round(end * rate)].numpy()
+    found = np.abs(np.fft.rfft(part))
+    return found.argmax() * rate / len(part), float(np.abs(part).max())
+
+
+def sound(seconds, frequency, rate=48_000, channels=2):
+    time = torch.arange(round(seconds * rate)) / rate
+    return {"waveform": (time * frequency * 2 * torch.pi).sin().mul(0.5).expand(1, channels, -1), "sample_rate": rate}
+
+
+def test_the_sound_of_both_without_what_overlaps():
+    first, second = made(greys(24), 24, sound(1, 440)), made(greys(36), 24, sound(1.5, 1000, 32_000, 1))
+    audio = joined(first, second, 12).audio()
+    assert audio["sample_rate"] == 48_000 and audio["waveform"].shape == (1, 2, 96_000)
+    assert tone(audio, 0.1, 0.9)[0] == pytest.approx(440, abs=2)
+    assert tone(audio, 1.1, 1.9)[0] == pytest.approx(1000, abs=2)
+    rest = sound(1.5, 1000)["waveform"][0, 0, 24_000:]
+    assert (audio["waveform"][0, 0, 48_100:95_900] - rest[100:-100]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("with_sound", ["first", "second", "neither"])
+def test_where_one_has_no_sound_it_is_silent(with_sound):
+    audios = [sound(1, 440) if with_sound == name else None for name in ("first", "second")]
+    audio = joined(*(made(greys(24), 24, it) for it in audios), 0).audio()
+    if with_sound == "neither":
+        assert audio is None
+        return
+    heard = [tone(audio, 0.1, 0.9)[1] > 0.4, tone(audio, 1.1, 1.9)[1] > 0.4]
+    assert heard == [with_sound == "first", with_sound == "second"] and audio["waveform"].shape[-1] == 96_000
+
+
+def test_the_sound_of_a_file(tmp_path):
+    file = InputImpl.VideoFromFile(str(write_file(tmp_path / "a.mp4")))
+    video = joined(file, made(greys(24), 24, sound(1, 1000)), 0)
+    audio = video.audio()
+    assert audio["waveform"].shape == (1, 2, 3 * 48_000)
+    assert tone(audio, 0.2, 1.8)[0] == pytest.approx(440, abs=2)
+    assert tone(audio, 2.1, 2.9)[0] == pytest.approx(1000, abs=2)
+    expected = sine(2)["waveform"][0, 0]
+    assert (audio["waveform"][0, 0, 2000:90_000] - expected[2000:90_000]).abs().max() < 0.1
+
+
+def test_nothing_left_of_the_second_is_refused():
+    with pytest.raises(OutOfRange, match="overlap is 4; 0 to 3"):
+        joined(made(greys(4)), made(greys(4)), 4)
+    with pytest.raises(VideoEmpty):
+        joined(made(torch.zeros(0, 8, 8, 3)), made(greys(4)), 0)
