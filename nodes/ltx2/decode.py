@@ -90,7 +90,7 @@ def sound(model: LTX2, audio: torch.Tensor, shot: Shot) -> Input.Audio:
     mel = module.decode(latents, return_dict=False)[0]
     wave = model.vocoder.module(mel.to(model.vocoder.module.compute_dtype))
     rate = model.vocoder.module.config.output_sampling_rate
-    return lasting({"waveform": wave.float().cpu(), "sample_rate": rate}, shot.frames / shot.fps)
+    return {"waveform": wave[..., : round(shot.frames / shot.fps * rate)].float().cpu(), "sample_rate": rate}
 
 
 def video_of(handle, samples: tuple[torch.Tensor, torch.Tensor], shot: Shot, tiling: str) -> LazyVideo:

@@ -15,7 +15,7 @@ from . import sound
 from .attention import kept_bytes, prepared
 from .checkpoint import LTX2
 from .guidance import Guidance
-from .shot import SCALE_T, Shot
+from .shot import SCALE_T, Keyframe, Shot
 from .text_encoder import MAX_TOKENS, Conditioning
 
 IMAGE_CRF = 33  # Lightricks trained on images that went through H.264 at this quality (ltx-pipelines, media_io)
@@ -83,12 +83,14 @@ def pipelines() -> dict[str, type]:
     from diffusers import LTX2ConditionPipeline, LTX2ImageToVideoPipeline, LTX2Pipeline
 
     class OnHost:
+        sound_noise, exact_frames = 1.0, None
+
         @property
         def _execution_device(self):
             return self.device_of_host
 
         def prepare_audio_latents(self, *args, noise_scale=0.0, **more):
-            return super().prepare_audio_latents(*args, noise_scale=noise_scale * self.scheduler.sound, **more)
+            return super().prepare_audio_latents(*args, noise_scale=noise_scale * self.sound_noise, **more)
 
         def _prepare_keyframe_coords(self, *, pixel_frame_idx, **more):
             # diffusers counts in latents: the last image would be seen seven frames before the end.
@@ -154,9 +156,9 @@ def denoise(
     room = memory.room(parts) > needed + keep
     memory.load(parts, needed + (keep if room else 0), f"LTX-2 at {shot.width}x{shot.height}, {shot.frames} frames")
 
-    kind = "text" if not shown else "image" if latents is None and plain_image(shot) else "condition"
+    kind = "text" if not shown else "image" if latents is None and plain_image(shown) else "condition"
     pipe = pipeline(model, kind, plan, device)
-    pipe.scheduler.sound = 1 - shot.sound_kept
+    pipe.sound_noise = pipe.scheduler.sound = 1 - shot.sound_kept
     pipe.exact_frames = None if stock else iter([it.frame for it in shown if it.frame])
     (width, height), size = shot.grid_size, shot.latent_size
     guidance = guidance_off(plan.guidance_scale)
@@ -191,16 +193,16 @@ def denoise(
         step(index, clean)
         return {}
 
-    with prepared(model.transformer.module, keep=room, sound=pipe.scheduler.sound, stock_gates=stock):
+    with prepared(model.transformer.module, keep=room, sound=pipe.sound_noise, stock_gates=stock):
         pipe(**inputs, callback_on_step_end=after)
     check_finite(last["video"], "the latents of the picture")
     check_finite(last["audio"], "the latents of the sound")
     return last["video"].cpu(), unpacked_audio(last["audio"]).cpu()
 
 
-def plain_image(shot: Shot) -> bool:
+def plain_image(shown: list[Keyframe]) -> bool:
     """Whether one picture at full strength is the first frame, and nothing else is given."""
-    [first, *others] = shot.shown
+    [first, *others] = shown
     return not others and first.frame == 0 and first.strength == 1 and len(first.pictures) == 1
 
 

@@ -36,6 +36,13 @@ VIDEO = f"() => {{ const video = {SAVED}" + """
 }"""
 
 
+# What the renderer has no part in is looked at in one of them.
+ONCE = pytest.mark.parametrize("open_editor", [True], ids=["nodes2"], indirect=True)
+# A saver of each width of graph, whose video the classic canvas lays over it.
+CLASSIC = ("cosmos_text2world", "ltx2_two_stage_1080p", "ltx23_extend_video")
+RUN = [(True, it) for it in WORKFLOWS] + [(False, it) for it in WORKFLOWS if it.stem in CLASSIC]
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["nodes2", "classic"])
 def open_editor(server, request):
     with Editor(server, vue=request.param) as opened:
@@ -98,6 +105,8 @@ def test_opens_whole(editor, workflow):
     assert editor.errors == []
 
 
+@pytest.mark.parametrize("open_editor, workflow", RUN, indirect=True,
+                         ids=[f"{'nodes2' if vue else 'classic'}-{it.stem}" for vue, it in RUN])
 def test_runs_and_its_video_reopens_it(editor, workflow, server, nim, uncached):
     editor.load(workflow)
     lower(editor)
@@ -134,6 +143,7 @@ def test_a_saver_added_by_hand_has_room_for_its_video(editor, key):
     assert width >= 400 and height >= 400
 
 
+@ONCE
 def test_template_browser_shows_and_opens_it(editor, workflow):
     page = editor.page
     page.evaluate(BLANK)
@@ -156,6 +166,7 @@ def test_every_node_has_a_help_page(server):
     assert NODES == sorted(name for name in server.object_info() if name.startswith("Xavi9"))
 
 
+@ONCE
 @pytest.mark.parametrize("node", NODES)
 def test_help_page(editor, node):
     page = editor.page
@@ -174,6 +185,7 @@ def test_help_page(editor, node):
     assert editor.errors == []
 
 
+@ONCE
 def test_failure_shows_the_remedy(editor, nim, uncached):
     nim.fault = "guardrail"
     editor.load(REPO / "workflows" / "cosmos_text2world.json")
