@@ -249,8 +249,8 @@ class VideoEmpty(Failure):
 
 class AudioNotUsable(Failure):
     code = "audio_not_usable"
-    text = "The audio cannot be encoded: {reason}."
-    remedy = "Connect one clip of 1 to 8 channels with a sample rate between 8000 and 384000 Hz."
+    text = "The audio cannot be used: {reason}."
+    remedy = "Connect one clip of finite samples, 1 to 8 channels, with a sample rate between 8000 and 384000 Hz."
 
 
 class ModelFileMissing(Failure):
@@ -296,7 +296,22 @@ class BadSteps(Failure):
 class KeyframesClash(Failure):
     code = "keyframes_clash"
     text = "Two pictures are to be seen at frame {frame} of the video."
-    remedy = "Give each a frame of its own, or take one away: first_image is frame 0, last_image the last one."
+    remedy = (
+        "Give each a frame of its own, or take one away: first_image is frame 0, last_image the last one, and LTX-2 "
+        "Extend fills as many frames from 0 on as its overlap says."
+    )
+
+
+class ClipTooShort(Failure):
+    code = "clip_too_short"
+    text = "The video given to LTX-2 Extend has {frames} frames at the new video's rate, and its overlap is {given}."
+    remedy = "Set overlap to {allowed}, or connect a longer video."
+
+
+class OverlapTooLong(Failure):
+    code = "overlap_too_long"
+    text = "The overlap in LTX-2 Extend is {given} frames, and the new video has {frames}: none would be new."
+    remedy = "Set overlap to {allowed} or less, or ask for more frames in LTX-2 Sampler."
 
 
 class LatentsNotUsable(Failure):

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import wave
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from comfy_api.latest import InputImpl
 
 
 def moving(frames: int, height: int, width: int) -> torch.Tensor:
@@ -91,3 +93,16 @@ def write_sound(path: Path, rate: int, samples: int):
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes((values * 32767).astype("<i2").tobytes())
+
+
+def uneven(path: Path, times: list[int]) -> InputImpl.VideoFromFile:
+    """A file whose n-th frame, three times n bright, is seen at times[n] thirtieths of a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=30, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "rgb24"
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 128, 3), number * 3, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return InputImpl.VideoFromFile(str(path))

@@ -1,18 +1,20 @@
 """Pictures and clips that a video starts from, passes or ends with."""
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
+import av
 import torch
 from comfy_api.latest import Input, io
 
 from ..checks import check_numbers
-from ..errors import NotOffered, OutOfRange
+from ..errors import ClipTooShort, NotOffered, VideoEmpty
 from ..host import progress
 from ..pictures import check_image
 from ..video.source import at_rate, open_end, shaped
 from .guidance import CATEGORY
-from .shot import SCALE_T, Keyframe
+from .shot import SCALE_T, Keyframe, whole
 
 KEYFRAMES = io.Custom("LTX2_KEYFRAMES")
 MOST_FRAMES = 1009
@@ -74,7 +76,7 @@ class LTX2Extend(io.ComfyNode):
             "movement continues. Video Join puts both together.",
             search_aliases=["video to video", "continue", "extend video", "v2v", "last frame"],
             inputs=[
-                io.Video.Input("video", tooltip="Its end counts, cropped to the new video's shape."),
+                io.Video.Input("video", tooltip="Its last frames count, cropped to the new video's shape."),
                 io.Int.Input(
                     "overlap",
                     default=17,
@@ -87,7 +89,7 @@ class LTX2Extend(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=1.0,
-                    min=0.0,
+                    min=0.05,
                     max=1.0,
                     step=0.05,
                     tooltip="1 keeps these frames as they are; less lets the model change them.",
@@ -103,7 +105,7 @@ class LTX2Extend(io.ComfyNode):
     def execute(cls, video: Input.Video, overlap: int, strength: float, keyframes=()) -> io.NodeOutput:
         check_numbers(cls, locals())
         if (overlap - 1) % SCALE_T:
-            nearest = (overlap - 1) // SCALE_T * SCALE_T + 1
+            nearest = round((overlap - 1) / SCALE_T) * SCALE_T + 1
             raise NotOffered(
                 family="LTX-2", name="overlap", given=overlap, allowed="1, 9, 17, ... (8k + 1)", nearest=nearest
             )
@@ -119,14 +121,20 @@ class Ending:
     strength: float
 
     def at(self, fps: int) -> Keyframe:
-        """Raises OutOfRange where the video has fewer frames, VideoUnreadable and VideoEmpty."""
-        # A container's clock is not exact, and a frame of the video may be longer than one of the new one.
-        seconds = (self.count + 1) / fps + 1 / float(self.video.get_frame_rate())
-        source = open_end(self.video, seconds, progress.stop_if_interrupted)
-        frames = at_rate(source.frames(), source.rate, fps, hold=False)
-        upright = shaped(frames, "rgb24")
-        found = deque((it.reformat(width=round(it.width * source.upright_aspect)) for it in upright), self.count)
+        """Raises ClipTooShort, VideoUnreadable and VideoEmpty."""
+        # A container's clock is not exact. A picture that stands still for long begins before that: then all is read.
+        found = self.last((self.count + 1) / fps, fps)
         if len(found) < self.count:
-            raise OutOfRange(name="overlap", given=self.count, lowest=1, highest=len(found))
+            found = self.last(math.inf, fps)
+        if not found:
+            raise VideoEmpty(reason="none lies inside its trim")
+        if len(found) < self.count:
+            raise ClipTooShort(given=self.count, frames=len(found), allowed=whole(len(found)))
         pictures = torch.stack([torch.from_numpy(it.to_ndarray(format="rgb24")) for it in found])
         return Keyframe(pictures, 0, self.strength)
+
+    def last(self, seconds: float, fps: int) -> deque[av.VideoFrame]:
+        """The last frames, upright, with square pixels, of so many seconds."""
+        source = open_end(self.video, seconds, progress.stop_if_interrupted)
+        upright = shaped(at_rate(source.frames(), source.steady_rate, fps, hold=False), "rgb24")
+        return deque((it.reformat(width=round(it.width * source.upright_aspect)) for it in upright), self.count)

@@ -36,7 +36,9 @@ def text_encoders() -> list[str]:
 
 def downloads(name: str) -> str:
     """Which files docker/download_models.sh has to get where this one is missing."""
-    return "ltx23" if "2.3" in name else "ltx2"
+    if "2.3" not in name:
+        return "ltx2"
+    return "ltx23-dev" if "dev" in name else "ltx23"
 
 
 def checkpoint_path(name: str) -> str:

@@ -175,7 +175,8 @@ class LTX2Sampler(io.ComfyNode):
             node_id="Xavi9LTX2Sampler",
             display_name="LTX-2 Sampler",
             category=CATEGORY,
-            description="Makes picture and sound together, from the text alone or with a first or last image.",
+            description="Makes picture and sound together, from the text alone, with images at any frame, on from a clip, "
+            "or for a given sound.",
             search_aliases=["ksampler", "text to video", "image to video", "t2v", "i2v", "first last frame"],
             inputs=[
                 MODEL.Input("model", tooltip="From LTX-2 Loader or LTX-2 LoRA."),

@@ -115,7 +115,8 @@ def activation_bytes(model: LTX2, shot: Shot, plan: Schedule) -> int:
 
     Live tensors of both classes on the meta device: 19 values per token and width; where an image gives each token a
     timestep of its own 40, and 46 of LTX-2.3, which has 9 modulations for 6. The connectors hold the padded states
-    three times. Before the steps the VAE encodes the pictures, a clip at once: 45 values per pixel of a frame.
+    three times. Before the steps the VAE encodes the pictures, a clip at once: 45 values per pixel of a frame. Each is
+    asked for with a tenth to spare.
     """
     count, *size = shot.latent_size
     tokens = (count + sum(it.frame > 0 for it in shot.shown)) * prod(size)
@@ -188,7 +189,7 @@ def denoise(
         velocity = unpacked(velocity, size) if velocity.ndim == 3 else velocity
         clean = video.clone()
         # An image's own frame is clean already, and has no velocity.
-        clean[:, :, -velocity.shape[2] :] -= pipe.scheduler.sigmas[index + 1] * velocity
+        clean[:, :, size[0] - velocity.shape[2] :] -= pipe.scheduler.sigmas[index + 1] * velocity
         last.update(video=video, audio=found["audio_latents"])
         step(index, clean)
         return {}

@@ -8,12 +8,17 @@ import torch
 from comfy_api.latest import Input
 
 from ..checks import check_number
-from ..errors import KeyframesClash
+from ..errors import KeyframesClash, OverlapTooLong
 from ..pictures import extended, fitted
 
 GRID = 32  # pixels of one latent in each direction
 SCALE_T = 8  # frames of one latent, after the first
 AUDIO_PER_SECOND = 25  # latents of the sound: 16000 Hz / a hop of 160 / a compression of 4
+
+
+def whole(frames: int) -> int:
+    """The most frames of whole latents, 8k + 1, that are not more."""
+    return max(frames - 1, 0) // SCALE_T * SCALE_T + 1
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,20 @@ class Shot:
 
     @property
     def shown(self) -> list[Keyframe]:
-        """The keyframes that count, their frames from the start. Raises OutOfRange or KeyframesClash."""
+        """The keyframes that count, their frames from the start. Raises OutOfRange, OverlapTooLong or KeyframesClash."""
         found, taken = [], set()
         for it in self.keyframes:
             check_number("frame", it.frame, -self.frames, self.frames - 1)
             frame, count = it.frame % self.frames, len(it.pictures)
-            if count > 1:
-                check_number("overlap", count, 1, self.frames - 1)
+            if count > 1 and count >= self.frames:
+                raise OverlapTooLong(given=count, frames=self.frames, allowed=whole(self.frames - 1))
+            if not it.strength:
+                continue
             frames = set(range(frame, frame + count))
             if both := taken & frames:
                 raise KeyframesClash(frame=min(both))
             taken |= frames
-            if it.strength:
-                found.append(replace(it, frame=frame))
+            found.append(replace(it, frame=frame))
         return found
 
     @property

@@ -1,5 +1,6 @@
 """Two videos, one after the other, as one that is made while it is read."""
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain, islice
@@ -14,10 +15,11 @@ from ..errors import OutOfRange, VideoEmpty
 from ..host import progress
 from .lazy import LazyVideo
 from .sound import Sound
-from .source import Source, at_rate, open_source, shaped
+from .source import FileSource, Source, at_rate, open_source, shaped
 
-DEEP = "rgb48le"  # holds what a source of up to 16 bits has
+DEEP = "rgb48le"  # holds what a source of up to 16 bits has; of 8 bits FFmpeg makes white one level darker
 LONGEST_OVERLAP = 1000
+FADE_SECONDS = 0.005
 
 
 class VideoJoin(io.ComfyNode):
@@ -54,44 +56,70 @@ class VideoJoin(io.ComfyNode):
 def joined(first: Input.Video, second: Input.Video, overlap: int) -> LazyVideo:
     """A VIDEO of both. Raises VideoUnreadable, VideoEmpty, and OutOfRange where nothing of the second is left."""
     one, other = (open_source(it, DEEP, progress.stop_if_interrupted) for it in (first, second))
-    if overlap >= other.count:
-        raise OutOfRange(name="overlap", given=overlap, lowest=0, highest=other.count - 1)
-    # Which side is up is known with the first picture.
-    picture = next(shaped(one.frames(), DEEP), None)
-    if picture is None:
-        raise VideoEmpty(reason="none lies inside its trim")
-    box = (round(picture.width * one.upright_aspect), picture.height)
-    left_out = Fraction(overlap) / other.rate
-    counts = one.count, max(round((other.count / other.rate - left_out) * one.rate), 1)
+    rate, left_out = one.steady_rate, Fraction(overlap) / other.steady_rate
+    lengths = [it.count / it.rate for it in (one, other)]
+    if left_out >= lengths[1]:
+        highest = math.ceil(lengths[1] * other.steady_rate) - 1
+        raise OutOfRange(name="overlap", given=overlap, lowest=0, highest=highest)
+    # Of both: with its first picture a file knows where its sound begins.
+    box, _ = map(size_of, (one, other))
+    counts = round(lengths[0] * rate), max(round((lengths[1] - left_out) * rate), 1)
 
     def frames() -> Iterator[torch.Tensor]:
         for source, skipped, count in ((one, 0, counts[0]), (other, overlap, counts[1])):
-            steady = at_rate(after(source, skipped), source.rate, one.rate, hold=True)
-            for frame in islice(shaped(steady, DEEP, box, source.pixel_aspect), count):
-                yield torch.from_numpy(frame.to_ndarray(format=DEEP).astype(np.float32) / 65535)[None]
+            steady = at_rate(after(source, skipped), source.steady_rate, rate, hold=True)
+            form = format_of(source)
+            for frame in islice(shaped(steady, form, box, source.pixel_aspect), count):
+                values = frame.to_ndarray(format=form)
+                yield torch.from_numpy(values.astype(np.float32) / np.iinfo(values.dtype).max)[None]
 
     def sound() -> Input.Audio | None:
         tracks = [(one.sound(), Fraction(0)), (other.sound(), left_out)]
         heard = [it for it, _ in tracks if it]
         if not heard:
             return None
-        rate = max(it.rate for it in heard)
+        samples = max(it.rate for it in heard)
         layout = max((it.layout for it in heard), key=lambda it: av.AudioLayout(it).nb_channels)
         waves = [
-            wave(track, start, count / one.rate, rate, layout)
+            wave(track, start, count / rate, samples, layout)
             for (track, start), count in zip(tracks, counts, strict=True)
         ]
-        return {"waveform": torch.from_numpy(np.concatenate(waves).T.copy())[None], "sample_rate": rate}
+        # Where two unrelated sounds meet, a step would be heard as a click.
+        fade = np.linspace(0, 1, min(round(FADE_SECONDS * samples), *map(len, waves)), dtype=np.float32)[:, None]
+        waves[0][len(waves[0]) - len(fade) :] *= fade[::-1]
+        waves[1][: len(fade)] *= fade
+        return {"waveform": torch.from_numpy(np.concatenate(waves).T.copy())[None], "sample_rate": samples}
 
-    return LazyVideo(frames, sound, (sum(counts), box[1], box[0]), one.rate)
+    return LazyVideo(frames, sound, (sum(counts), box[1], box[0]), rate)
+
+
+def size_of(source: Source) -> tuple[int, int]:
+    """width, height as a source is seen, upright and with square pixels. Raises VideoUnreadable and VideoEmpty.
+
+    A file's first picture says which side is up, and where its sound begins.
+    """
+    if not isinstance(source, FileSource):
+        return source.width, source.height
+    picture = next(shaped(source.frames(), DEEP), None)
+    if picture is None:
+        raise VideoEmpty(reason="none lies inside its trim")
+    return round(picture.width * source.upright_aspect), picture.height
+
+
+def format_of(source: Source) -> str:
+    """The RGB pixel format that holds a source's values."""
+    if not isinstance(source, FileSource):
+        return DEEP
+    with source.open() as container:
+        components = container.streams.video[0].codec_context.format.components
+        return DEEP if max(it.bits for it in components) > 8 else "rgb24"
 
 
 def after(source: Source, skipped: int) -> Iterator[av.VideoFrame]:
-    """The frames after so many, with times from 0."""
-    begins = None
-    for frame in islice(source.frames(), skipped, None):
-        begins = frame.pts if begins is None else begins
-        frame.pts -= begins
+    """The frames after so many, with times from 0; where they last differently long, those seen at a steady rate."""
+    steady = at_rate(source.frames(), source.steady_rate, source.steady_rate, hold=False)
+    for index, frame in enumerate(islice(steady, skipped, None)):
+        frame.pts, frame.time_base = index, 1 / source.steady_rate
         yield frame
 
 

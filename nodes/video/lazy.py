@@ -53,10 +53,10 @@ class LazyVideo(Input.Video):
 
     def get_components(self) -> Types.VideoComponents:
         count, height, width = self.shape
-        images = torch.empty(count, height, width, 3)
-        for index, image in enumerate(self.images()):
-            images[index] = image
-        return Types.VideoComponents(images=images, audio=self.audio(), frame_rate=self.rate)
+        images, made = torch.empty(count, height, width, 3), 0
+        for made, image in enumerate(self.images(), 1):
+            images[made - 1] = image
+        return Types.VideoComponents(images=images[:made], audio=self.audio(), frame_rate=self.rate)
 
     def as_trimmed(self, start_time=None, duration=None, strict_duration=False) -> "LazyVideo | None":
         """The part from start_time on, in seconds (negative: from the end), whole frames; None where there is none."""

@@ -15,9 +15,12 @@ PALETTE = "pal8"
 SLACK = Fraction(1, 20)
 
 
-def fitting(width: int, height: int, box: tuple[int, int]) -> list[tuple[str, str]]:
-    """Filters that scale a picture into `box` (width, height), keeping its shape, on black."""
-    if (width, height) == box:
+def fitting(width: int, height: int, box: tuple[int, int], square: bool = True) -> list[tuple[str, str]]:
+    """Filters that scale a picture into `box` (width, height), keeping its shape, on black.
+
+    width, height: as it is seen; square: whether its pixels are, so that it may have this size already.
+    """
+    if square and (width, height) == box:
         return []
     scale = min(box[0] / width, box[1] / height)
     inner = [min(max(2 * round(side * scale / 2), 2), most) for side, most in zip((width, height), box, strict=True)]
@@ -47,7 +50,9 @@ def shaping(
         width = round(width * pixel_aspect)
     if turns % 2:
         width, height = height, width
-    steps = TRANSPOSE.get(turns, []) + (fitting(width, height, box) if box else evened(width, height, pixel_format))
+    steps = TRANSPOSE.get(turns, []) + (
+        fitting(width, height, box, pixel_aspect == 1) if box else evened(width, height, pixel_format)
+    )
     if not steps and pixel_format != PALETTE:
         return None
     graph = av.filter.Graph()
@@ -124,6 +129,9 @@ def at_rate(
     """
     last, count = None, 0
 
+    # Where the new frames are the longer ones, no whole old one.
+    slack = min(SLACK, fps / Fraction(rate) / 4)
+
     def until(end: float) -> Iterator[av.VideoFrame]:
         nonlocal count
         while count < end:
@@ -135,7 +143,7 @@ def at_rate(
     for frame in frames:
         time = frame.pts * frame.time_base
         if last:
-            yield from until(math.ceil(time * fps - SLACK))
+            yield from until(math.ceil(time * fps - slack))
         last = frame
     if last:
-        yield from until(math.inf if hold else max(math.ceil((time + 1 / rate) * fps - SLACK), 1))
+        yield from until(math.inf if hold else max(math.ceil((time + 1 / rate) * fps - slack), 1))

@@ -25,6 +25,8 @@ __all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "at_rate", "open
 STRIP_ROWS = 40
 # Less than this is the inexact clock of a container.
 GAP_SECONDS = 0.05
+# Beyond it a file's own guess is its clock's and not its pictures'.
+MOST_STEADY = 240
 
 
 def keeps_alpha(pixel_format: str) -> bool:
@@ -62,6 +64,7 @@ class TensorSource:
         # CreateVideo makes its Fraction from a float: 29.97002997 must become 30000/1001 again.
         rate = Fraction(rate)
         self.rate = rate.limit_denominator(1001) if rate >= 1 else 1 / (1 / rate).limit_denominator(1001)
+        self.steady_rate = self.rate
         self.time_base = 1 / self.rate
         self.pixel_aspect = self.upright_aspect = Fraction(1)
         self.mended = 0
@@ -128,6 +131,9 @@ class FileSource:
         with self.open() as container:
             video = container.streams.video[0]
             self.rate = video.average_rate or video.guessed_rate or Fraction(1)
+            # Of a file whose frames do not last equally long, the rate where they are shortest.
+            guessed = video.guessed_rate or self.rate
+            self.steady_rate = guessed if self.rate < guessed <= MOST_STEADY else self.rate
             self.time_base = video.time_base
             self.width, self.height = video.width, video.height
             self.pixel_aspect = self.upright_aspect = video.sample_aspect_ratio or Fraction(1)
@@ -142,7 +148,9 @@ class FileSource:
             whole = Fraction(container.duration or 0, av.time_base)
             if video.duration:
                 whole = video.duration * video.time_base
-            length = float(whole) - start
+            # A Matroska file's is the time when it ends.
+            begins = (container.start_time or 0) / av.time_base if "matroska" in self.container else 0
+            length = float(whole) - max(start, begins)
             self.seconds = min(length, duration) if duration else length
             self.count = max(round(self.seconds * self.rate), 1)
             self.first = int(start / video.time_base)
@@ -315,8 +323,9 @@ def open_source(video: Input.Video, pixel_format: str = "yuv420p", poll: Callabl
 
 
 def open_end(video: Input.Video, seconds: float, poll: Callable[[], None]) -> Source:
-    """The same, of which a file begins so many seconds before its end: what lies before is not decoded."""
+    """The same, of which a file begins so many seconds and a frame before its end: what lies before is not decoded."""
     source = open_source(video, poll=poll)
+    seconds += 1 / float(source.steady_rate)
     if isinstance(source, FileSource) and (skipped := source.seconds - seconds) > 0:
         duration = source.duration and source.duration - skipped
         return FileSource(source.file, source.start + skipped, duration, poll)

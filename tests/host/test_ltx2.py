@@ -230,9 +230,9 @@ def keyframe(image: str = "image", **inputs) -> dict:
 
 
 def test_keyframes_follow_each_other_and_each_counts(server):
-    size = {"sample_frames": 17, "sample_keyframes": ["second", 0]}
+    size = {"sample_frames": 25, "sample_keyframes": ["second", 0]}
     chain = IMAGE | {"first": keyframe(frame=-1), "second": keyframe(frame=5, keyframes=["first", 0])}
-    videos = [run(server, graph(**{"sample_frames": 17})), run(server, graph(chain, **size))]
+    videos = [run(server, graph(sample_frames=25)), run(server, graph(chain, **size))]
     for name, inputs in (("first", {"frame": 12}), ("second", {"strength": 0.5}), ("first", {"strength": 0.0})):
         changed_chain = chain | {name: {**chain[name], "inputs": chain[name]["inputs"] | inputs}}
         videos.append(run(server, graph(changed_chain, **size)))
@@ -267,8 +267,9 @@ def test_a_clip_goes_on_and_both_are_joined(server):
 
 
 @pytest.mark.parametrize("inputs, words", [
-    ({"overlap": 12}, r"no overlap 12; it has 1, 9, 17.*Set overlap to 9"), ({"overlap": 9}, r"overlap is 9; 1 to 8"),
-    ({"overlap": 57}, r"overlap is 57; 1 to 50 are allowed"),
+    ({"overlap": 12}, r"no overlap 12; it has 1, 9, 17.*Set overlap to 9"),
+    ({"overlap": 9}, r"the new video has 9: none would be new. Set overlap to 1 or less"),
+    ({"overlap": 57}, r"has 50 frames at the new video's rate, and its overlap is 57. Set overlap to 49"),
 ])  # fmt: skip
 def test_a_clip_that_cannot_be_used_is_refused(server, inputs, words):
     frames = 9 if inputs["overlap"] == 9 else 121

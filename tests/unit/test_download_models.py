@@ -394,8 +394,10 @@ def test_the_editor_offers_the_files_of_the_table_and_no_others():
 def test_every_message_that_names_the_script_names_a_set_of_it():
     code = "\n".join(path.read_text(encoding="utf-8") for path in (REPO / "nodes").rglob("*.py"))
     named = re.findall(r'(?:model_path|checkpoint_path)\b[^\n]*, "(\w+)"\)[^,]|model="(\w+)"', code)
-    named = {one or other for one, other in named} | set(re.findall(r'return "(ltx\w+)" if "2.3" in name', code))
-    assert named == {"ltx2", "ltx23", "svd"} <= {kind for kinds, *_ in shipped() for kind in kinds.split(",")}
+    [chosen] = re.findall(r'return "(ltx.+)" if "dev" in name else "(.+)"', code)
+    named = {one or other for one, other in named} | set(chosen)
+    sets = {kind for kinds, *_ in shipped() for kind in kinds.split(",")}
+    assert named == {"ltx2", "ltx23", "ltx23-dev", "svd"} <= sets
 
 
 def test_the_readme_names_every_file_of_the_table():

@@ -2,10 +2,11 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
-from clips import moving, sine, write_file, write_lossless
+from clips import moving, sine, uneven, write_file, write_lossless
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes.errors import OutOfRange, VideoEmpty
 from xavi9videos.nodes.video.join import joined
@@ -62,6 +63,56 @@ def test_odd_sizes_are_kept():
     assert images.shape == (4, 7, 9, 3)
 
 
+def test_pixels_that_are_not_square(tmp_path):
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=24, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "rgb24"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for it in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 128, 3), it * 10, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    wide = InputImpl.VideoFromFile(str(path))
+    square = made(greys(4, 40, 96, 256))
+    for video in (joined(wide, square, 0), joined(square, wide, 0)):
+        assert video.get_dimensions() == (256, 96) and sorted(values(video)) == [0, 10, 20, 30, 40, 41, 42, 43]
+
+
+def test_a_recording_that_stands_still_in_between_loses_nothing(tmp_path):
+    still = uneven(tmp_path / "a.mp4", [*range(10), *range(40, 50)])
+    seen = [it // 3 for it in values(joined(still, made(greys(2, 90), 30), 0))]
+    assert seen == [*range(10), *[9] * 30, *range(10, 20), 30, 30]
+    # Of the second, too, an overlap counts frames as they are seen.
+    seen = [it // 3 for it in values(joined(made(greys(2, 90), 30), still, 38))]
+    assert seen == [30, 30, 9, 9, *range(10, 20)]
+
+
+def test_a_file_whose_times_begin_later(tmp_path):
+    """A flash and a tone at the same moment stay together."""
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        stream, track = container.add_stream("ffv1", rate=24), container.add_stream("pcm_s16le", rate=48_000)
+        stream.height, stream.width, stream.pix_fmt = 8, 12, "bgr0"
+        for it in range(48):
+            frame = av.VideoFrame.from_ndarray(np.full((8, 12, 3), 255 * (it == 24), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = it + 120, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        samples = np.zeros((1, 2 * 48_000 * 2), np.int16)
+        samples[0, 2 * 48_000 : 2 * 50_000] = 20_000
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, 5 * 48_000, Fraction(1, 48_000)
+        container.mux(track.encode(frame))
+        for it in (stream, track):
+            container.mux(it.encode(None))
+    late = InputImpl.VideoFromFile(str(path))
+    for video, at in ((joined(made(greys(24, height=8, width=12)), late, 0), 2), (joined(late, late, 12), 1)):
+        flashes = [index for index, it in enumerate(values(video)) if it == 255]
+        heard = (video.audio()["waveform"][0, 0] > 0.3).nonzero()[:, 0]
+        assert flashes[0] == at * 24 and int(heard[0]) == pytest.approx(at * 48_000, abs=50)
+        assert video.get_frame_count() == (72 if at == 2 else 84)
+
+
 def test_files_and_their_trim(tmp_path):
     frames = np.stack([np.full((96, 128, 3), it * 10, np.uint8) for it in range(12)])
     write_lossless(tmp_path / "a.mkv", frames, 25)
@@ -98,7 +149,9 @@ def test_the_sound_of_both_without_what_overlaps():
     assert tone(audio, 0.1, 0.9)[0] == pytest.approx(440, abs=2)
     assert tone(audio, 1.1, 1.9)[0] == pytest.approx(1000, abs=2)
     rest = sound(1.5, 1000)["waveform"][0, 0, 24_000:]
-    assert (audio["waveform"][0, 0, 48_100:95_900] - rest[100:-100]).abs().max() < 0.02
+    assert (audio["waveform"][0, 0, 48_300:95_900] - rest[300:-100]).abs().max() < 0.02
+    # Two tones that have nothing to do with each other meet without a step.
+    assert audio["waveform"][0, 0, 47_900:48_100].diff().abs().max() < 0.07
 
 
 @pytest.mark.parametrize("with_sound", ["first", "second", "neither"])

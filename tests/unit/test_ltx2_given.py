@@ -5,10 +5,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from clips import write_file, write_lossless
+from clips import uneven, write_file, write_lossless
 from comfy_api.latest import InputImpl, Types
 from tiny.ltx2 import write_checkpoint
-from xavi9videos.nodes.errors import AudioNotUsable, KeyframesClash, NotOffered, OutOfRange
+from xavi9videos.nodes.errors import (
+    AudioNotUsable,
+    ClipTooShort,
+    KeyframesClash,
+    NotOffered,
+    OutOfRange,
+    OverlapTooLong,
+    VideoUnreadable,
+)
 from xavi9videos.nodes.ltx2 import decode, sampling, sound, upscale
 from xavi9videos.nodes.ltx2.checkpoint import LTX2
 from xavi9videos.nodes.ltx2.keyframes import Ending, LTX2Extend
@@ -26,6 +34,7 @@ def shot(*keyframes, frames=FRAMES, **more):
 def test_frames_are_counted_from_both_ends_and_strength_0_is_none():
     given = Keyframe(PICTURE, -1), Keyframe(PICTURE, -15), Keyframe(PICTURE, 5, 0.0), Keyframe(PICTURE, 9, 0.3)
     assert [(it.frame, it.strength) for it in shot(*given).shown] == [(16, 1), (2, 1), (9, 0.3)]
+    assert len(shot(Keyframe(PICTURE, 3), Keyframe(PICTURE, 3, 0.0)).shown) == 1
 
 
 @pytest.mark.parametrize("frame", [17, -18, 400])
@@ -36,8 +45,7 @@ def test_a_frame_that_is_not_there_is_refused(frame):
 
 @pytest.mark.parametrize("one, other, clash", [
     (Keyframe(PICTURE, 16), Keyframe(PICTURE, -1), 16), (Keyframe(PICTURE), Keyframe(PICTURE), 0),
-    (Keyframe(PICTURE.expand(9, -1, -1, -1)), Keyframe(PICTURE, 8), 8),
-    (Keyframe(PICTURE, 3), Keyframe(PICTURE, 3, 0.0), 3)])
+    (Keyframe(PICTURE.expand(9, -1, -1, -1)), Keyframe(PICTURE, 8), 8)])
 def test_two_pictures_at_one_frame_are_refused(one, other, clash):
     with pytest.raises(KeyframesClash, match=f"at frame {clash} of the video.*take one away"):
         shot(one, other).shown
@@ -46,7 +54,7 @@ def test_two_pictures_at_one_frame_are_refused(one, other, clash):
 def test_a_clip_that_is_as_long_as_the_video_or_longer():
     clip = PICTURE.expand(25, -1, -1, -1)
     assert shot(Keyframe(clip), frames=26).shown[0].frame == 0
-    with pytest.raises(OutOfRange, match="overlap is 25; 1 to 24"):
+    with pytest.raises(OverlapTooLong, match="25 frames, and the new video has 25.*Set overlap to 17 or less"):
         shot(Keyframe(clip), frames=25).shown
     assert shot(Keyframe(PICTURE), frames=1).shown
 
@@ -82,7 +90,7 @@ def test_the_end_of_a_made_video_is_its_last_frames():
 
 
 def test_a_clip_with_too_few_frames_is_refused(tmp_path):
-    with pytest.raises(OutOfRange, match="overlap is 17; 1 to 12 are allowed"):
+    with pytest.raises(ClipTooShort, match="has 12 frames at .* overlap is 17. Set overlap to 9,"):
         Ending(numbered(tmp_path / "a.mkv", 12), 17, 1.0).at(FPS)
 
 
@@ -96,8 +104,27 @@ def test_what_lies_before_the_end_is_not_decoded(tmp_path, monkeypatch):
 
 
 def test_an_overlap_is_8k_1():
-    with pytest.raises(NotOffered, match="no overlap 12; it has 1, 9, 17.*Set overlap to 9"):
-        LTX2Extend.execute(None, 12, 1.0)
+    for given, nearest in ((12, 9), (15, 17), (24, 25), (2, 1)):
+        with pytest.raises(NotOffered, match=f"no overlap {given}; it has 1, 9, 17.*Set overlap to {nearest},"):
+            LTX2Extend.execute(None, given, 1.0)
+
+
+def test_the_end_of_a_recording_that_stands_still_in_between(tmp_path):
+    """30 pictures at 30 a second, 8 seconds of the last, 30 more; and one that ends with a picture of 2 seconds."""
+    times = [*range(30), *range(270, 300)]
+    video = uneven(tmp_path / "a.mp4", times)
+    assert shown(Ending(video, 9, 1.0), 30) == list(range(51, 60))
+    still = uneven(tmp_path / "b.mp4", [*range(30), 90])
+    assert shown(Ending(still, 9, 1.0), 30) == [29] * 8 + [30]
+
+
+@pytest.mark.parametrize("content", [b"no video at all", None])
+def test_a_file_that_is_no_video_is_refused_in_our_words(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(VideoUnreadable, match=r"a\.mp4"):
+        Ending(InputImpl.VideoFromFile(str(path)), 9, 1.0).at(FPS)
 
 
 @pytest.fixture(scope="module", params=["2.0", "2.3"])
@@ -150,6 +177,16 @@ def test_less_strength_keeps_less_of_a_sound(model, conditioning):
     far = [float((made(model, conditioning, audio=audio(), audio_strength=it)[1] - clean).norm() / clean.norm())
            for it in (1.0, 0.95, 0.7, 0.3)]
     assert far[0] < 1e-5 and far == sorted(far) and far[1] > 0.01
+
+
+@pytest.mark.parametrize("keyframe", [Keyframe(PICTURE), Keyframe(PICTURE, -1), Keyframe(PICTURE, 0, 0.5)])
+def test_a_picture_of_one_frame(model, conditioning, keyframe):
+    steps = []
+    one = Shot(128, 96, 1, FPS, (keyframe,))
+    with torch.inference_mode():
+        plan = sampling.schedule("distilled", 0, 0)
+        video, _ = sampling.denoise(model, conditioning, one, plan, 7, lambda index, clean: steps.append(clean))
+    assert video.shape == (1, 128, 1, 3, 4) and len(steps) == 8
 
 
 def test_a_sound_with_guidance_and_an_image(model, conditioning):
