@@ -79,7 +79,7 @@ class Shot:
 
     @property
     def shown(self) -> list[Keyframe]:
-        """The keyframes that count, their frames from the start. Raises OutOfRange, OverlapTooLong or KeyframesClash."""
+        """The keyframes that count, frames from the start. Raises OutOfRange, OverlapTooLong or KeyframesClash."""
         found, taken = [], set()
         for it in self.keyframes:
             check_number("frame", it.frame, -self.frames, self.frames - 1)
