@@ -175,8 +175,8 @@ class LTX2Sampler(io.ComfyNode):
             node_id="Xavi9LTX2Sampler",
             display_name="LTX-2 Sampler",
             category=CATEGORY,
-            description="Makes picture and sound together, from the text alone, with images at any frame, on from a clip, "
-            "or for a given sound.",
+            description="Makes picture and sound together, from the text alone, with images at any frame, on from a "
+            "clip, or for a given sound.",
             search_aliases=["ksampler", "text to video", "image to video", "t2v", "i2v", "first last frame"],
             inputs=[
                 MODEL.Input("model", tooltip="From LTX-2 Loader or LTX-2 LoRA."),
@@ -282,12 +282,12 @@ class LTX2Sampler(io.ComfyNode):
 
         check_numbers(cls, locals())
         check_steps(schedule, steps)
-        images = {frame: image for frame, image in ((0, first_image), (-1, last_image)) if image is not None}
-        for image in images.values():
-            check_image(image)
+        images = ((first_image, 0), (last_image, -1))
+        given = [Keyframe(image, frame, image_strength) for image, frame in images if image is not None]
+        for it in given:
+            check_image(it.pictures)
         if audio is not None:
             sound.check_audio(audio)
-        given = [Keyframe(image, frame, image_strength) for frame, image in images.items()]
         given += [it.at(fps) for it in keyframes]
         shot = sampling.Shot(width, height, frames, fps, tuple(given), audio, audio_strength)
         opened = model.patched()
@@ -396,6 +396,5 @@ class LTX2Decode(io.ComfyNode):
         return io.NodeOutput(video_of(model, samples, shot, tiling))
 
 
-NODES = [
-    LTX2Loader, LTX2LoRA, LTX2TextEncode, LTX2Guidance, LTX2Keyframe, LTX2Extend, LTX2Sampler, LTX2Upscale, LTX2Decode,
-]  # fmt: skip
+GIVEN = [LTX2Guidance, LTX2Keyframe, LTX2Extend]
+NODES = [LTX2Loader, LTX2LoRA, LTX2TextEncode, *GIVEN, LTX2Sampler, LTX2Upscale, LTX2Decode]
