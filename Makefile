@@ -14,7 +14,7 @@ test:
 	@$(PYTHON) tests/setup_host.py --browser
 	@.venv/bin/python tests/lint.py
 	@.venv/bin/pytest tests/browser
-	@.venv/bin/pytest -n 2 --dist loadfile tests/host tests/unit
+	@.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/host tests/unit
 
 matrix: setup
 	@.venv/bin/python tests/matrix.py

@@ -8,7 +8,7 @@ import av
 import torch
 from comfy_api.latest import Input, io
 
-from ..checks import check_numbers
+from ..checks import check_number, check_numbers, said
 from ..errors import ClipTooShort, NotOffered, VideoEmpty
 from ..host import progress
 from ..pictures import check_image
@@ -102,14 +102,25 @@ class LTX2Extend(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, overlap=None):
+        return said(check_overlap, overlap)
+
+    @classmethod
     def execute(cls, video: Input.Video, overlap: int, strength: float, keyframes=()) -> io.NodeOutput:
         check_numbers(cls, locals())
-        if (overlap - 1) % SCALE_T:
-            nearest = round((overlap - 1) / SCALE_T) * SCALE_T + 1
-            raise NotOffered(
-                family="LTX-2", name="overlap", given=overlap, allowed="1, 9, 17, ... (8k + 1)", nearest=nearest
-            )
+        check_overlap(overlap)
         return io.NodeOutput((*keyframes, Ending(video, overlap, strength)))
+
+
+def check_overlap(overlap: int | None):
+    """Raise OutOfRange or NotOffered for an overlap of no whole latents; None stands for a linked one."""
+    if overlap is None:
+        return
+    check_number("overlap", overlap, 1, LONGEST_OVERLAP)
+    if (overlap - 1) % SCALE_T:
+        nearest = round((overlap - 1) / SCALE_T) * SCALE_T + 1
+        allowed = "1, 9, 17, ... (8k + 1)"
+        raise NotOffered(family="LTX-2", name="overlap", given=overlap, allowed=allowed, nearest=nearest)
 
 
 @dataclass(frozen=True)

@@ -365,7 +365,7 @@ def interrupt_when(server: ComfyHost, graph: dict, share: float) -> tuple[float,
     return time.monotonic() - asked, entry
 
 
-@pytest.mark.parametrize("file, preset, share", [("long.mp4", "medium", 0.2), ("short.mp4", "slow", 1)])
+@pytest.mark.parametrize("file, preset, share", [("long.mp4", "medium", 0.2), ("short.mp4", "slower", 1)])
 def test_an_interrupted_save_ends_within_a_second_and_leaves_nothing(server, clips, file, preset, share):
     # The short one fits into the encoder's own queue: it still has all its work to do after the last frame.
     before = index(server)
