@@ -9,7 +9,6 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from comfy_api.latest import InputImpl
 
 
 def moving(frames: int, height: int, width: int) -> torch.Tensor:
@@ -95,7 +94,7 @@ def write_sound(path: Path, rate: int, samples: int):
         file.writeframes((values * 32767).astype("<i2").tobytes())
 
 
-def uneven(path: Path, times: list[int]) -> InputImpl.VideoFromFile:
+def write_uneven(path: Path, times: list[int]) -> str:
     """A file whose n-th frame, three times n bright, is seen at times[n] thirtieths of a second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264rgb", rate=30, options={"crf": "0"})
@@ -105,4 +104,4 @@ def uneven(path: Path, times: list[int]) -> InputImpl.VideoFromFile:
             frame.pts, frame.time_base = time, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return InputImpl.VideoFromFile(str(path))
+    return str(path)

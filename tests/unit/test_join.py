@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import moving, sine, uneven, write_file, write_lossless
+from clips import moving, sine, write_file, write_lossless, write_uneven
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes.errors import OutOfRange, VideoEmpty
 from xavi9videos.nodes.video.join import joined
@@ -80,7 +80,7 @@ def test_pixels_that_are_not_square(tmp_path):
 
 
 def test_a_recording_that_stands_still_in_between_loses_nothing(tmp_path):
-    still = uneven(tmp_path / "a.mp4", [*range(10), *range(40, 50)])
+    still = InputImpl.VideoFromFile(write_uneven(tmp_path / "a.mp4", [*range(10), *range(40, 50)]))
     seen = [it // 3 for it in values(joined(still, made(greys(2, 90), 30), 0))]
     assert seen == [*range(10), *[9] * 30, *range(10, 20), 30, 30]
     # Of the second, too, an overlap counts frames as they are seen.

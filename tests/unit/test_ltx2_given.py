@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from clips import uneven, write_file, write_lossless
+from clips import write_file, write_lossless, write_uneven
 from comfy_api.latest import InputImpl, Types
 from tiny.ltx2 import write_checkpoint
 from xavi9videos.nodes.errors import (
@@ -112,9 +112,9 @@ def test_an_overlap_is_8k_1():
 def test_the_end_of_a_recording_that_stands_still_in_between(tmp_path):
     """30 pictures at 30 a second, 8 seconds of the last, 30 more; and one that ends with a picture of 2 seconds."""
     times = [*range(30), *range(270, 300)]
-    video = uneven(tmp_path / "a.mp4", times)
+    video = InputImpl.VideoFromFile(write_uneven(tmp_path / "a.mp4", times))
     assert shown(Ending(video, 9, 1.0), 30) == list(range(51, 60))
-    still = uneven(tmp_path / "b.mp4", [*range(30), 90])
+    still = InputImpl.VideoFromFile(write_uneven(tmp_path / "b.mp4", [*range(30), 90]))
     assert shown(Ending(still, 9, 1.0), 30) == [29] * 8 + [30]
 
 
