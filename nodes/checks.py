@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from comfy_api.latest import io
 
-from .errors import EmptyPrompt, Failure, NotFinite, NotOneOf, OutOfRange
+from .errors import AudioNotUsable, EmptyPrompt, Failure, NotFinite, NotOneOf, OutOfRange
 
 
 def said(check: Callable, *values) -> bool | str:
@@ -40,6 +40,23 @@ def check_choice(name: str, given: object, allowed: Iterable[str]):
     """Raise NotOneOf."""
     if given not in (allowed := list(allowed)):
         raise NotOneOf(name=name, given=given, allowed=", ".join(allowed))
+
+
+def check_audio(audio: object):
+    """Raise AudioNotUsable for what is not one clip [1, 1 to 8 channels, samples] of the host's AUDIO."""
+    try:
+        waveform, rate = audio["waveform"], audio["sample_rate"]
+        batch, channels, _ = waveform.shape
+    except (TypeError, LookupError, AttributeError) as error:
+        raise AudioNotUsable(reason=f"it is no AUDIO but {audio!r}") from error
+    except ValueError:
+        batch = channels = 0
+    if batch != 1:
+        raise AudioNotUsable(reason=f"its shape is {tuple(waveform.shape)}, not [1, channels, samples]")
+    if not 1 <= channels <= 8:
+        raise AudioNotUsable(reason=f"it has {channels} channels")
+    if not 8000 <= rate <= 384_000:
+        raise AudioNotUsable(reason=f"its sample rate is {rate} Hz")
 
 
 def check_finite(values: torch.Tensor, what: str):

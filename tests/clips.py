@@ -22,9 +22,9 @@ def moving(frames: int, height: int, width: int) -> torch.Tensor:
     return torch.stack(pictures) if frames else torch.empty(0, height, width, 3)
 
 
-def sine(seconds: float, rate: int = 48_000, channels: int = 2) -> dict:
-    """The host's AUDIO: 440 Hz."""
-    wave = 0.5 * torch.sin(torch.arange(round(seconds * rate)) * 2 * torch.pi * 440 / rate)
+def sine(seconds: float, rate: int = 48_000, channels: int = 2, frequency: int = 440) -> dict:
+    """The host's AUDIO."""
+    wave = 0.5 * torch.sin(torch.arange(round(seconds * rate)) * 2 * torch.pi * frequency / rate)
     return {"waveform": wave.expand(1, channels, -1).clone(), "sample_rate": rate}
 
 
@@ -71,15 +71,27 @@ def packets(path: Path, kind: str = "video") -> list[bytes]:
         return [bytes(it) for it in container.demux(getattr(container.streams, kind)[0]) if it.size]
 
 
-def write_lossless(path: Path, frames: np.ndarray, rate: int):
-    """frames [n, height, width, 3] of bytes as FFV1, which gives the same back."""
+def write_lossless(path: Path, frames: np.ndarray, rate: int, times: list[int] | None = None, aspect: int = 1) -> str:
+    """frames [n, height, width, 3] of bytes, which come back the same: FFV1 in .mkv, H.264 of RGB in .mp4.
+
+    times: when each is seen, in frames; aspect: how many times as wide as high a pixel is.
+    """
+    codec, form = {".mkv": ("ffv1", "bgr0"), ".mp4": ("libx264rgb", "rgb24")}[path.suffix]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=rate)
+        stream = container.add_stream(codec, rate=rate, options={"crf": "0"} if codec == "libx264rgb" else {})
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "bgr0"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        stream.pix_fmt, stream.codec_context.sample_aspect_ratio = form, Fraction(aspect)
+        for frame, time in zip(frames, times or range(len(frames)), strict=True):
+            frame = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, rate)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return str(path)
+
+
+def numbered(count: int, step: int = 3, height: int = 96, width: int = 128) -> np.ndarray:
+    """Frames for write_lossless(): all of the n-th is n times `step`."""
+    return np.stack([np.full((height, width, 3), it * step, np.uint8) for it in range(count)])
 
 
 def write_sound(path: Path, rate: int, samples: int):
@@ -92,16 +104,3 @@ def write_sound(path: Path, rate: int, samples: int):
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes((values * 32767).astype("<i2").tobytes())
-
-
-def write_uneven(path: Path, times: list[int]) -> str:
-    """A file whose n-th frame, three times n bright, is seen at times[n] thirtieths of a second."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=30, options={"crf": "0"})
-        stream.height, stream.width, stream.pix_fmt = 96, 128, "rgb24"
-        for number, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(np.full((96, 128, 3), number * 3, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 30)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return str(path)

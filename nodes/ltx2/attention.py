@@ -71,11 +71,13 @@ def noise_levels(transformer, hooks: ExitStack, sound: float, stock_gates: bool)
 
     def told(module, args, inputs):
         now["picture"], now["sound"] = inputs["sigma"], inputs["sigma"] * sound
-        return args, inputs | ({"audio_timestep": now["sound"], "audio_sigma": now["sound"]} if sound < 1 else {})
+        return args, inputs | {"audio_timestep": now["sound"], "audio_sigma": now["sound"]}
 
     hooks.callback(transformer.register_forward_pre_hook(told, with_kwargs=True).remove)
+    if stock_gates:
+        return
     gates = {"sound": transformer.av_cross_attn_video_a2v_gate, "picture": transformer.av_cross_attn_audio_v2a_gate}
-    for other, gate in {} if stock_gates else gates.items():
+    for other, gate in gates.items():
         def level(module, args, inputs, other=other):
             return (now[other] * factor, *args[1:]), inputs
 

@@ -282,12 +282,11 @@ class LTX2Sampler(io.ComfyNode):
 
         check_numbers(cls, locals())
         check_steps(schedule, steps)
-        images = ((first_image, 0), (last_image, -1))
-        given = [Keyframe(image, frame, image_strength) for image, frame in images if image is not None]
+        given = [Keyframe(it, at, image_strength) for it, at in ((first_image, 0), (last_image, -1)) if it is not None]
         for it in given:
             check_image(it.pictures)
         if audio is not None:
-            sound.check_audio(audio)
+            sound.check_heard(audio)
         given += [it.at(fps) for it in keyframes]
         shot = sampling.Shot(width, height, frames, fps, tuple(given), audio, audio_strength)
         opened = model.patched()
@@ -396,5 +395,6 @@ class LTX2Decode(io.ComfyNode):
         return io.NodeOutput(video_of(model, samples, shot, tiling))
 
 
-GIVEN = [LTX2Guidance, LTX2Keyframe, LTX2Extend]
-NODES = [LTX2Loader, LTX2LoRA, LTX2TextEncode, *GIVEN, LTX2Sampler, LTX2Upscale, LTX2Decode]
+NODES = [
+    LTX2Loader, LTX2LoRA, LTX2TextEncode, LTX2Guidance, LTX2Keyframe, LTX2Extend, LTX2Sampler, LTX2Upscale, LTX2Decode,
+]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import PIL.Image
 import torch
@@ -77,7 +78,7 @@ class Shot:
         """How many latents the sound has, as diffusers rounds it."""
         return round(self.grid_frames / self.fps * AUDIO_PER_SECOND)
 
-    @property
+    @cached_property
     def shown(self) -> list[Keyframe]:
         """The keyframes that count, frames from the start. Raises OutOfRange, OverlapTooLong or KeyframesClash."""
         found, taken = [], set()

@@ -9,6 +9,7 @@ from functools import cache, wraps
 import torch
 from comfy_api.latest import Input
 
+from ..checks import check_audio
 from ..errors import AudioNotUsable
 from ..host import memory
 from .checkpoint import LTX2
@@ -18,15 +19,12 @@ from .shot import AUDIO_PER_SECOND, Shot
 N_FFT, FLOOR = 1024, 1e-5
 
 
-def check_audio(audio: Input.Audio):
-    """Raise AudioNotUsable for an AUDIO that is not one clip of finite values [1, channels, samples]."""
-    try:
-        wave, rate = audio["waveform"], audio["sample_rate"]
-        batch, channels, samples = wave.shape
-    except (TypeError, LookupError, AttributeError, ValueError) as error:
-        raise AudioNotUsable(reason=f"it is no AUDIO ({type(audio).__name__})") from error
-    if batch != 1 or not 1 <= channels <= 8 or not samples or not 8000 <= rate <= 384_000:
-        raise AudioNotUsable(reason=f"its shape is {tuple(wave.shape)} and its sample rate {rate}")
+def check_heard(audio: Input.Audio):
+    """Raise AudioNotUsable for an AUDIO that is not one clip of finite values, with some."""
+    check_audio(audio)
+    wave = audio["waveform"]
+    if not wave.numel():
+        raise AudioNotUsable(reason=f"it has no samples (its shape is {tuple(wave.shape)})")
     if not torch.isfinite(wave).all():
         raise AudioNotUsable(reason="some of its values are NaN or infinite; the node that made it failed")
 

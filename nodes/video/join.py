@@ -15,7 +15,7 @@ from ..errors import OutOfRange, VideoEmpty
 from ..host import progress
 from .lazy import LazyVideo
 from .sound import Sound
-from .source import FileSource, Source, at_rate, open_source, shaped
+from .source import FileSource, Source, at_rate, is_deep, open_source, shaped
 
 DEEP = "rgb48le"  # holds what a source of up to 16 bits has; of 8 bits FFmpeg makes white one level darker
 LONGEST_OVERLAP = 1000
@@ -68,7 +68,7 @@ def joined(first: Input.Video, second: Input.Video, overlap: int) -> LazyVideo:
     def frames() -> Iterator[torch.Tensor]:
         for source, skipped, count in ((one, 0, counts[0]), (other, overlap, counts[1])):
             steady = at_rate(after(source, skipped), source.steady_rate, rate, hold=True)
-            form = format_of(source)
+            form = DEEP if is_deep(source.pixel_format) else "rgb24"
             for frame in islice(shaped(steady, form, box, source.pixel_aspect), count):
                 values = frame.to_ndarray(format=form)
                 yield torch.from_numpy(values.astype(np.float32) / np.iinfo(values.dtype).max)[None]
@@ -104,15 +104,6 @@ def size_of(source: Source) -> tuple[int, int]:
     if picture is None:
         raise VideoEmpty(reason="none lies inside its trim")
     return round(picture.width * source.upright_aspect), picture.height
-
-
-def format_of(source: Source) -> str:
-    """The RGB pixel format that holds a source's values."""
-    if not isinstance(source, FileSource):
-        return DEEP
-    with source.open() as container:
-        components = container.streams.video[0].codec_context.format.components
-        return DEEP if max(it.bits for it in components) > 8 else "rgb24"
 
 
 def after(source: Source, skipped: int) -> Iterator[av.VideoFrame]:

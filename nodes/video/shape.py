@@ -128,7 +128,6 @@ def at_rate(
     The last one lasts 1/rate seconds, or for ever with `hold`.
     """
     last, count = None, 0
-
     # Where the new frames are the longer ones, no whole old one.
     slack = min(SLACK, fps / Fraction(rate) / 4)
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 from comfy_api.latest import Input
 
-from ..errors import AudioNotUsable
+from ..checks import check_audio
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 CHUNK_SECONDS = 1
@@ -76,15 +76,8 @@ def sound_frame(samples: np.ndarray, rate: int, layout: str, pts: int) -> av.Aud
 
 def tensor_sound(audio: Input.Audio) -> Sound | None:
     """The host's AUDIO; None when it has no samples. Raises AudioNotUsable."""
-    if not isinstance(audio, dict):
-        raise AudioNotUsable(reason=f"it is no AUDIO but {audio!r}")
+    check_audio(audio)
     waveform, rate = audio["waveform"], int(audio["sample_rate"])
-    if waveform.ndim != 3 or waveform.shape[0] != 1:
-        raise AudioNotUsable(reason=f"its shape is {tuple(waveform.shape)}, not [1, channels, samples]")
-    if waveform.shape[1] not in LAYOUTS:
-        raise AudioNotUsable(reason=f"it has {waveform.shape[1]} channels")
-    if not 8000 <= rate <= 384_000:
-        raise AudioNotUsable(reason=f"its sample rate is {rate} Hz")
     layout = LAYOUTS[waveform.shape[1]]
 
     def frames():

@@ -33,6 +33,11 @@ def keeps_alpha(pixel_format: str) -> bool:
     return pixel_format == PALETTE or any(it.is_alpha for it in av.VideoFormat(pixel_format).components)
 
 
+def is_deep(pixel_format: str) -> bool:
+    """Whether it holds more than 8 bits of a value."""
+    return max(it.bits for it in av.VideoFormat(pixel_format).components) > 8
+
+
 def is_elsewhere(image: torch.Tensor) -> bool:
     """Whether it has to be fetched before the processor can read it."""
     return image.device.type != "cpu"
@@ -70,7 +75,7 @@ class TensorSource:
         self.mended = 0
         self.pixel_format = pixel_format
         self.channels = 4 if has_alpha and keeps_alpha(pixel_format) else 3
-        deep = max(it.bits for it in av.VideoFormat(pixel_format).components) > 8
+        deep = is_deep(pixel_format)
         self.scale, self.dtype = (65535, np.uint16) if deep else (255, np.uint8)
         self.format = {3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}[self.channels][deep]
 
@@ -140,6 +145,7 @@ class FileSource:
             self.container = container.format.name
             self.brand = container.metadata.get("major_brand", "")
             self.codec = video.codec.canonical_name
+            self.pixel_format = video.codec_context.pix_fmt
             self.audio_codecs = [it.codec.canonical_name for it in container.streams.audio if it.codec_context]
             hidden = [it.is_discard for it in video.index_entries]
             # An edit list can hide the end too, which a copied file would show again; a hidden start it keeps hidden.

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import moving, sine, write_file, write_lossless, write_uneven
+from clips import moving, numbered, sine, write_file, write_lossless
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes.errors import OutOfRange, VideoEmpty
 from xavi9videos.nodes.video.join import joined
@@ -64,23 +64,15 @@ def test_odd_sizes_are_kept():
 
 
 def test_pixels_that_are_not_square(tmp_path):
-    path = tmp_path / "wide.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=24, options={"crf": "0"})
-        stream.height, stream.width, stream.pix_fmt = 96, 128, "rgb24"
-        stream.codec_context.sample_aspect_ratio = Fraction(2)
-        for it in range(4):
-            frame = av.VideoFrame.from_ndarray(np.full((96, 128, 3), it * 10, np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    wide = InputImpl.VideoFromFile(str(path))
+    path = write_lossless(tmp_path / "wide.mp4", numbered(4, 10), 24, aspect=2)
+    wide = InputImpl.VideoFromFile(path)
     square = made(greys(4, 40, 96, 256))
     for video in (joined(wide, square, 0), joined(square, wide, 0)):
         assert video.get_dimensions() == (256, 96) and sorted(values(video)) == [0, 10, 20, 30, 40, 41, 42, 43]
 
 
 def test_a_recording_that_stands_still_in_between_loses_nothing(tmp_path):
-    still = InputImpl.VideoFromFile(write_uneven(tmp_path / "a.mp4", [*range(10), *range(40, 50)]))
+    still = InputImpl.VideoFromFile(write_lossless(tmp_path / "a.mp4", numbered(20), 30, [*range(10), *range(40, 50)]))
     seen = [it // 3 for it in values(joined(still, made(greys(2, 90), 30), 0))]
     assert seen == [*range(10), *[9] * 30, *range(10, 20), 30, 30]
     # Of the second, too, an overlap counts frames as they are seen.
@@ -114,9 +106,7 @@ def test_a_file_whose_times_begin_later(tmp_path):
 
 
 def test_files_and_their_trim(tmp_path):
-    frames = np.stack([np.full((96, 128, 3), it * 10, np.uint8) for it in range(12)])
-    write_lossless(tmp_path / "a.mkv", frames, 25)
-    file = InputImpl.VideoFromFile(str(tmp_path / "a.mkv"))
+    file = InputImpl.VideoFromFile(write_lossless(tmp_path / "a.mkv", numbered(12, 10), 25))
     cut = file.as_trimmed(start_time=0.2, duration=0.2)
     assert values(joined(cut, file, 10)) == [50, 60, 70, 80, 90, 100, 110]
     # Asked again it begins again.
@@ -137,18 +127,13 @@ def tone(audio, start, end):
     return found.argmax() * rate / len(part), float(np.abs(part).max())
 
 
-def sound(seconds, frequency, rate=48_000, channels=2):
-    time = torch.arange(round(seconds * rate)) / rate
-    return {"waveform": (time * frequency * 2 * torch.pi).sin().mul(0.5).expand(1, channels, -1), "sample_rate": rate}
-
-
 def test_the_sound_of_both_without_what_overlaps():
-    first, second = made(greys(24), 24, sound(1, 440)), made(greys(36), 24, sound(1.5, 1000, 32_000, 1))
+    first, second = made(greys(24), 24, sine(1, frequency=440)), made(greys(36), 24, sine(1.5, 32_000, 1, 1000))
     audio = joined(first, second, 12).audio()
     assert audio["sample_rate"] == 48_000 and audio["waveform"].shape == (1, 2, 96_000)
     assert tone(audio, 0.1, 0.9)[0] == pytest.approx(440, abs=2)
     assert tone(audio, 1.1, 1.9)[0] == pytest.approx(1000, abs=2)
-    rest = sound(1.5, 1000)["waveform"][0, 0, 24_000:]
+    rest = sine(1.5, frequency=1000)["waveform"][0, 0, 24_000:]
     assert (audio["waveform"][0, 0, 48_300:95_900] - rest[300:-100]).abs().max() < 0.02
     # Two tones that have nothing to do with each other meet without a step.
     assert audio["waveform"][0, 0, 47_900:48_100].diff().abs().max() < 0.07
@@ -156,7 +141,7 @@ def test_the_sound_of_both_without_what_overlaps():
 
 @pytest.mark.parametrize("with_sound", ["first", "second", "neither"])
 def test_where_one_has_no_sound_it_is_silent(with_sound):
-    audios = [sound(1, 440) if with_sound == name else None for name in ("first", "second")]
+    audios = [sine(1, frequency=440) if with_sound == name else None for name in ("first", "second")]
     audio = joined(*(made(greys(24), 24, it) for it in audios), 0).audio()
     if with_sound == "neither":
         assert audio is None
@@ -167,7 +152,7 @@ def test_where_one_has_no_sound_it_is_silent(with_sound):
 
 def test_the_sound_of_a_file(tmp_path):
     file = InputImpl.VideoFromFile(str(write_file(tmp_path / "a.mp4")))
-    video = joined(file, made(greys(24), 24, sound(1, 1000)), 0)
+    video = joined(file, made(greys(24), 24, sine(1, frequency=1000)), 0)
     audio = video.audio()
     assert audio["waveform"].shape == (1, 2, 3 * 48_000)
     assert tone(audio, 0.2, 1.8)[0] == pytest.approx(440, abs=2)
