@@ -13,8 +13,7 @@ run: setup
 test:
 	@$(PYTHON) tests/setup_host.py --browser
 	@.venv/bin/python tests/lint.py
-	@.venv/bin/pytest tests/browser
-	@.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/host tests/unit
+	@.venv/bin/pytest -n 3 --no-loadscope-reorder
 
 matrix: setup
 	@.venv/bin/python tests/matrix.py

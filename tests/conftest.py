@@ -6,6 +6,7 @@ import tempfile
 
 import pytest
 from setup_host import HOSTS, REPO, host_path
+from xdist.scheduler import LoadScopeScheduling
 
 # The host's modules read their arguments and paths once, at import: they get a CPU and a base directory of their own.
 sys.pycache_prefix, sys.dont_write_bytecode = str(HOSTS / "pycache"), False
@@ -32,6 +33,21 @@ def pytest_configure(config):
     import torch
 
     torch.set_num_threads(1)
+
+
+class Together(LoadScopeScheduling):
+    """A file's tests in one process, for its servers, and all of the browser's: one editor at a time.
+
+    An editor waits more than it works, so that two more processes beside it have two cores for themselves.
+    """
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        return "browser" if "/browser/" in file else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Together(config, log)
 
 
 def pytest_terminal_summary(terminalreporter):

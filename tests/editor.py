@@ -8,8 +8,11 @@ import shutil
 from pathlib import Path
 
 from comfy_host import ComfyHost
-from playwright.sync_api import ConsoleMessage, sync_playwright
+from playwright.sync_api import ConsoleMessage, expect, sync_playwright
 
+# A machine may be busy, and what never comes is a failure all the same.
+PATIENCE = 60_000
+expect.set_options(timeout=PATIENCE)
 READY = "window.app?.extensionManager && app.canvas && app.graph"
 # What the editor reports by itself: files that a new user has not, help pages that it first looks for in the editor's
 # language, addresses outside, which are blocked here.
@@ -62,6 +65,7 @@ class Editor:
                 executable_path=shutil.which("chromium"),
                 args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
             self.page = self._browser.new_page(viewport={"width": self.width, "height": self.height})
+            self.page.set_default_timeout(PATIENCE)
             self.page.on("console", self._hear)
             self.page.on("pageerror", lambda error: self.errors.append(str(error)))
             self.page.route(lambda url: not url.startswith(self.host.url), lambda route: route.abort())
@@ -103,7 +107,7 @@ class Editor:
         """x, y, width and height of every node with its title, by node id, in units of the graph."""
         return self.page.evaluate(BOXES, self.vue)
 
-    def run(self, seconds: float = 60) -> dict:
+    def run(self, seconds: float = 120) -> dict:
         """Presses Run, waits for a saved video and plays it. Returns its width, height and duration."""
         self.page.get_by_test_id("queue-button").click()
         self.page.wait_for_function(f"{SAVED}?.readyState === 4", timeout=seconds * 1000)

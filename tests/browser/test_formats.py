@@ -48,7 +48,7 @@ def test_is_shown_and_gives_its_workflow_back(editor, server, format):
     editor.settle()
     asked, _ = editor.export()
     editor.page.get_by_test_id("queue-button").click()
-    editor.page.wait_for_function(SHOWN, arg=[kind, folder, SIZE[0], editor.vue], timeout=30_000)
+    editor.page.wait_for_function(SHOWN, arg=[kind, folder, SIZE[0], editor.vue])
     if file:
         [saved] = (server.base / "output" / Path(prefix).parent).rglob(file)
         editor.page.evaluate(BLANK)

@@ -111,7 +111,7 @@ def test_its_workflow_is_a_form_that_runs(editor, server, uncached):
         page.evaluate("([name, value]) => app.graph.nodes.find(it => it.comfyClass === 'Xavi9GenerateVideo')"
                       ".widgets.find(it => it.name === name).value = value", [f"model.{label}", value])
     page.get_by_role("button", name="Run").last.click()
-    page.wait_for_function("[...document.querySelectorAll('video')].some(it => it.videoWidth === 128)", timeout=60_000)
+    page.wait_for_function("[...document.querySelectorAll('video')].some(it => it.videoWidth === 128)")
     assert editor.errors == []
 
 

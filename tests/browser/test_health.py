@@ -22,7 +22,7 @@ def test_the_report_stands_in_the_node(editor, server):
         "1": {"class_type": "Xavi9ModelHealth", "inputs": {}}})  # fmt: skip
     editor.settle()
     editor.page.get_by_test_id("queue-button").click()
-    editor.page.wait_for_function(REPORT, arg=[editor.vue], timeout=30_000)
+    editor.page.wait_for_function(REPORT, arg=[editor.vue])
     text = editor.page.locator("pre[role=status]").first.inner_text()
     assert "Cosmos Text to World: ready" in text and "LTX-2: " in text
     [node] = editor.export()[0].values()

@@ -132,7 +132,7 @@ def test_health_says_what_is_broken_missing_and_loaded(editor, host):
     expect(svd.locator("p.cure")).to_have_count(0)
     expect(panel).to_contain_text(re.compile(r"[\d.]+ of [\d.]+ GB free"))
     panel.get_by_role("button", name="Unload models").click()
-    expect(svd.locator(".badge")).to_have_text("available", timeout=10_000)
+    expect(svd.locator(".badge")).to_have_text("available")
     assert editor.errors == []
 
 
