@@ -33,8 +33,11 @@ class Row:
 
 
 def compared(name: str, ours: list[float], peer: list[float], unit: str, sense: str, budget: float) -> Row:
-    """The row of two series of costs ("<=") or speeds (">="); the medians count."""
-    ratio = median(ours) / median(peer)
+    """The row of two series of costs ("<=") or speeds (">="), of which each pair was measured at about one time.
+
+    The median of the pairs' ratios counts: a machine that is shared is slower now and faster then.
+    """
+    ratio = median(one / other for one, other in zip(ours, peer, strict=True))
     holds = ratio <= budget if sense == "<=" else ratio >= budget
     return Row(name, median(ours), median(peer), ratio, unit, sense, budget, holds, len(ours))
 

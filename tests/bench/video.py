@@ -52,7 +52,7 @@ def video_save() -> Row:
         def peer() -> float:
             return FRAMES / seconds(lambda: video.save_to(str(folder / "peer.mp4"), metadata=TAGS))
 
-        row = compared("video_save", *paired(3, ours, peer), "frames/s", ">=", 1.15)
+        row = compared("video_save", *paired(7, ours, peer), "frames/s", ">=", 1.15)
         assert {pictures(path) for path in folder.iterdir()} == {FRAMES}
     return row
 
