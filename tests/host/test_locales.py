@@ -73,6 +73,27 @@ def test_help_is_the_same_in_both_languages_and_names_every_input_and_output(nod
             assert len(found) == names.count((given, shown)), said
 
 
+def messages(page: str) -> list[str]:
+    """What the page's table of messages quotes of each."""
+    table = page.partition("\n| Message |")[2] or page.partition("\n| Mensaje |")[2]
+    return re.findall(r"^\| (.+?) \|", table.partition("\n\n")[0], re.M)[1:]
+
+
+def said(words: str, failures: dict) -> set[str]:
+    """The codes of the failures whose text has these words; "..." stands for any."""
+    found = re.compile(".*".join(re.escape(part) for part in words.split("...")), re.S)
+    return {code for code, failure in failures.items() if found.search(failure["text"])}
+
+
+@pytest.mark.parametrize("node", EN)
+def test_a_help_page_quotes_a_failure_as_the_editor_shows_it(node):
+    english, spanish = (messages((DOCS / name).read_text("utf-8")) for name in (f"{node}.md", f"{node}/es.md"))
+    assert len(english) == len(spanish)
+    # What fills a text's braces, and a warning on a node, is English in every language.
+    known = [(said(one, MAIN_EN["xavi9"]["failures"]), other) for one, other in zip(english, spanish, strict=True)]
+    assert [other for codes, other in known if codes and not codes & said(other, MAIN_ES["xavi9"]["failures"])] == []
+
+
 def test_the_host_serves_them(server):
     served = server.http.get("/i18n").raise_for_status().json()
     assert {language: served[language]["nodeDefs"] for language in ("en", "es")} == {"en": EN, "es": ES}
