@@ -25,6 +25,8 @@ __all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "at_rate", "open
 STRIP_ROWS = 40
 # Less than this is the inexact clock of a container.
 GAP_SECONDS = 0.05
+# A Matroska file is a header of some dozens of bytes, and this element.
+SEGMENT, HEAD_BYTES = b"\x18\x53\x80\x67", 256
 # Beyond it a file's own guess is its clock's and not its pictures'.
 MOST_STEADY = 240
 
@@ -36,6 +38,23 @@ def keeps_alpha(pixel_format: str) -> bool:
 def is_deep(pixel_format: str) -> bool:
     """Whether it holds more than 8 bits of a value."""
     return max(it.bits for it in av.VideoFormat(pixel_format).components) > 8
+
+
+def vint(data: bytes, at: int) -> tuple[int | None, int]:
+    """A variable-size number, None where it stands for unknown, and where it ends (RFC 8794, section 4)."""
+    length = 9 - data[at].bit_length()
+    unknown = (1 << 7 * length) - 1
+    value = int.from_bytes(data[at : at + length]) & unknown
+    return None if value == unknown else value, at + length
+
+
+def promised(head: bytes) -> int:
+    """Bytes of the Matroska file or WebM that begins so; 0 where it was written as a stream (RFC 9559, section 5.1)."""
+    size, at = vint(head, 4)
+    if size is None or head[at + size : at + size + 4] != SEGMENT:
+        return 0
+    size, at = vint(head, at + size + 4)
+    return at + size if size is not None else 0
 
 
 def is_elsewhere(image: torch.Tensor) -> bool:
@@ -167,6 +186,12 @@ class FileSource:
     def bytes(self) -> int:
         return self.file.getbuffer().nbytes if isinstance(self.file, io.BytesIO) else Path(self.file).stat().st_size
 
+    def head(self) -> bytes:
+        if isinstance(self.file, io.BytesIO):
+            return bytes(self.file.getbuffer()[:HEAD_BYTES])
+        with open(self.file, "rb") as file:
+            return file.read(HEAD_BYTES)
+
     @property
     def trimmed(self) -> bool:
         return bool(self.start or self.duration)
@@ -201,6 +226,8 @@ class FileSource:
         # holds just the packets that its edit list leaves.
         if "mp4" in self.container and not self.trimmed and found < (known := len(first.index_entries)):
             raise VideoUnreadable(reason=f"{self.name} breaks off after {found} of {known} frames")
+        if "matroska" in self.container and self.bytes < (whole := promised(self.head())):
+            raise VideoUnreadable(reason=f"{self.name} breaks off after {self.bytes} of {whole} bytes")
 
     def decoded(
         self,

@@ -1,6 +1,7 @@
 """Video files as ffprobe and a plain decoder see them: frames, rates, sizes, colours, sound, cuts."""
 
 import errno
+import io
 import struct
 import subprocess
 import tempfile
@@ -351,6 +352,29 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, damage):
         file.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello" * 100, "empty": b""}[damage])
     with pytest.raises(errors.VideoUnreadable):
         open_source(InputImpl.VideoFromFile(str(file)))
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+@pytest.mark.parametrize("container", ["mkv", "webm"])
+def test_a_download_that_stopped_is_not_saved_as_if_it_were_whole(tmp_path, container, place):
+    whole, part = tmp_path / f"a.{container}", tmp_path / f"b.{container}"
+    codec = {"mkv": "copy", "webm": "libvpx"}[container]
+    command = ["ffmpeg", "-v", "error", "-i", write_file(tmp_path / "a.mp4"), "-an", "-c:v", codec, whole]
+    subprocess.run(command, check=True)
+    part.write_bytes(whole.read_bytes()[:-2000])
+    given = str(part) if place == "disk" else io.BytesIO(part.read_bytes())
+    with pytest.raises(errors.VideoUnreadable, match=f"breaks off after .* of {whole.stat().st_size} bytes"):
+        encoded(InputImpl.VideoFromFile(given), tmp_path / "c")
+    assert encoded(InputImpl.VideoFromFile(str(whole)), tmp_path / "c").frames == 48
+
+
+def test_a_recording_that_a_crash_ended_is_saved_as_far_as_it_goes(tmp_path):
+    """Written as a stream, it does not say how long it was to be."""
+    whole, part = tmp_path / "a.mkv", tmp_path / "b.mkv"
+    command = ["ffmpeg", "-v", "error", "-i", write_file(tmp_path / "a.mp4"), "-c", "copy", "-live", "1", whole]
+    subprocess.run(command, check=True)
+    part.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert 12 < encoded(InputImpl.VideoFromFile(str(part)), tmp_path / "c").frames < 48
 
 
 def test_a_cut_past_the_end_says_that_there_are_no_frames(tmp_path):
