@@ -35,30 +35,35 @@ rows() { awk -F '\t' -v wanted="$1" '!/^#/ && (wanted == "all" || index("," $1 "
 
 # Where the models go, and why there.
 choose_folder() {
-    local comfyui data
+    # Also where HOME is not set.
+    local comfyui data home=~
     comfyui=$(cd "$HERE/../../.." && pwd)
     if [[ -n $MODELS ]]; then
         WHY='asked for'
     elif [[ -f $comfyui/main.py && -d $comfyui/models ]]; then
         MODELS=$comfyui/models WHY='of the ComfyUI that this pack lies in'
     else
+        [[ -n ${XAVI9_DATA:-} || ! -e $HERE/.env || -r $HERE/.env ]] ||
+            { say "User $(id -u) cannot read $HERE/.env, which says where the models lie. Use --models." >&2; exit 2; }
         # As compose reads .env: no quotes around a value, else no comment and no spaces.
-        data=${XAVI9_DATA:-$(sed -n 's/^XAVI9_DATA=[[:space:]]*//p' "$HERE/.env" 2>/dev/null | tail -n 1 |
+        data=${XAVI9_DATA:-$(sed -nE 's/^[[:space:]]*(export[[:space:]]+)?XAVI9_DATA=[[:space:]]*//p' "$HERE/.env" \
+            2>/dev/null | tail -n 1 |
             sed -E "s/^(['\"])(.*)\1.*/\2/; t; s/(^|[[:space:]]+)#.*//; s/[[:space:]]+$//" || true)}
         data=${data:-./data}
         # Compose would fill in variables and take what follows a colon for something else.
         [[ $data != *[\$:]* ]] ||
             { say "XAVI9_DATA is $data. Write the whole path, without \$ and colons, or use --models." >&2; exit 2; }
-        MODELS=$(cd "$HERE" && realpath -m "${data/#\~/$HOME}/models") WHY="docker compose's, from XAVI9_DATA"
+        [[ $data != "~"* ]] || data=$home${data#"~"}
+        MODELS=$(cd "$HERE" && realpath -m "$data/models") WHY="docker compose's, from XAVI9_DATA"
     fi
     MODELS=$(realpath -m "$MODELS")
     PARTS=$MODELS/.xavi9-downloads
 }
 
-# curl with the token, if there is one; it goes through a file descriptor, since anybody can read a command line.
+# For a subshell, which becomes curl, with the token, if there is one; it goes through a file descriptor, since anybody can read a command line.
 hub() {
     local token=${HF_TOKEN:-}
-    curl --silent --show-error --suppress-connect-headers --connect-timeout 20 --speed-limit 1000 --speed-time 60 \
+    exec curl --silent --show-error --suppress-connect-headers --connect-timeout 20 --speed-limit 1000 --speed-time 60 \
         --config <(printf '%s\n' "${token:+header = \"Authorization: Bearer $token\"}") "$@"
 }
 
@@ -109,7 +114,11 @@ transfer() {
     for _ in 1 2 3; do
         while before=$(size_of "$part"); ((before < SIZE)); do
             status=0
-            hub --no-silent "$bar" --fail --location --continue-at - --output "$part" "$url" || status=$?
+            # Beside this shell, which else would hear of a signal when the file is there; and it must not hold the lock.
+            hub --no-silent "$bar" --fail --location --continue-at - --output "$part" "$url" 9>&- &
+            CURL=$!
+            wait "$CURL" || status=$?
+            CURL=''
             # 23: it could not write.
             ((status == 23)) &&
                 { fail "  The disk is full, or $PARTS cannot be written. What came stays for the next run."; return; }
@@ -126,7 +135,7 @@ matches() { [[ $(sha256sum "$1" | cut -d ' ' -f 1) == "$SHA256" ]]; }
 
 # One file: there already, downloaded now, or a reason why not.
 get() {
-    local folder=$1 repository=$2 path=$3 known=$4 name target part
+    local folder=$1 repository=$2 path=$3 size=$4 known=$5 name target part
     name=${path##*/}
     target=$MODELS/$folder/$name
     say "$folder/$name"
@@ -135,6 +144,8 @@ get() {
     ask "$repository" "$path" || return
     [[ $SHA256 == "$known" ]] || say "  Hugging Face has another file there now than this pack knows: sha256 $SHA256."
     if [[ -e $target ]]; then
+        # What this pack knows is as good as what has come into its place.
+        (($(size_of "$target") != size)) || SIZE=$size SHA256=$known
         (($(size_of "$target") == SIZE)) ||
             { fail "  A file of this name is there, of $(size_of "$target") bytes instead of $SIZE. $LEFT"; return; }
         [[ -z $VERIFY ]] || matches "$target" ||
@@ -184,7 +195,7 @@ list() {
     done < <(rows all)
 }
 
-DRY='' VERIFY='' MODELS='' WANTED=''
+DRY='' VERIFY='' MODELS='' WANTED='' CURL=''
 while (($#)); do
     case $1 in
     --dry-run) DRY=1 ;;
@@ -215,18 +226,18 @@ NEEDED=$(missing "$WANTED") FREE=$(free "$MODELS")
 say "Still to come: $(gb "$NEEDED"). Free there: $(gb "$FREE")."
 if ((NEEDED && NEEDED + SPARE > FREE)); then
     say "That does not fit, with $(gb $SPARE) to spare. Make room, or choose another disk: --models or XAVI9_DATA." >&2
-    exit 1
+    [[ -n $DRY ]] || exit 1
 fi
 if [[ -z $DRY ]]; then
     mkdir -p "$PARTS" 2>/dev/null && [[ -w $PARTS ]] ||
         { say "User $(id -u) cannot write to $MODELS. Give it to that user, or choose another: --models" >&2; exit 1; }
     exec 9>"$PARTS/lock"
     flock -n 9 || { say "Another download_models.sh is at work in $MODELS." >&2; exit 1; }
-    trap 'echo; say "Interrupted. Run the same again, and it goes on from here." >&2; exit 130' INT TERM
+    trap '[[ -z $CURL ]] || kill "$CURL"; echo; say "Interrupted. Run the same again, and it goes on from here." >&2; exit 130' INT TERM
 fi
 FAILED=()
-while IFS=$'\t' read -r _ folder repository path _ known; do
-    get "$folder" "$repository" "$path" "$known" || FAILED+=("$folder/${path##*/}")
+while IFS=$'\t' read -r _ folder repository path size known; do
+    get "$folder" "$repository" "$path" "$size" "$known" || FAILED+=("$folder/${path##*/}")
 done < <(rows "$WANTED")
 if ((${#FAILED[@]})); then
     say "Failed: ${FAILED[*]}" >&2

@@ -7,6 +7,8 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 # Who ComfyUI is to run as: who calls this, with sudo or without, and never root.
 ME=${SUDO_UID:-$EUID} MY_GROUP=${SUDO_GID:-$(id -g)}
 FAILED=0
+# A 48 GB card has some of these less (cosmos3 and predict1 in NVIDIA's support matrices).
+NIM_MIB=45000
 TOOLKIT=https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html
 
 good() { printf 'good   %s\n' "$*"; }
@@ -22,8 +24,8 @@ bad() {
 # executed, without the quotes around it, or else without a comment and spaces.
 value() {
     local found=${!1:-}
-    [[ -n $found ]] || found=$(sed -n "s/^$1=[[:space:]]*//p" .env | tail -n 1 |
-        sed -E "s/^(['\"])(.*)\1.*/\2/; t; s/(^|[[:space:]]+)#.*//; s/[[:space:]]+$//")
+    [[ -n $found ]] || found=$(sed -nE "s/^[[:space:]]*(export[[:space:]]+)?$1=[[:space:]]*//p" .env 2>/dev/null |
+        tail -n 1 | sed -E "s/^(['\"])(.*)\1.*/\2/; t; s/(^|[[:space:]]+)#.*//; s/[[:space:]]+$//" || true)
     printf %s "${found:-${2:-}}"
 }
 gigabytes() { awk -v kib="$1" 'BEGIN { printf "%.0f", kib * 1024 / 1e9 }'; }
@@ -34,18 +36,27 @@ free_on() {
     df -k --output=avail "$folder" | tail -n 1
 }
 data_folder() {
-    local data
+    # Also where HOME is not set.
+    local data home=~
     data=$(value XAVI9_DATA ./data)
-    realpath -m "${data/#\~/$HOME}"
+    [[ $data != "~"* ]] || data=$home${data#"~"}
+    realpath -m "$data"
 }
 user_of_comfyui() { printf '%s:%s' "$(value XAVI9_UID 1000)" "$(value XAVI9_GID 1000)"; }
 starts() { [[ ,$(value COMPOSE_PROFILES), == *,$1,* ]]; }
 
 make_env() {
-    if [[ -e .env ]]; then
+    if [[ -e .env && ! -r .env ]]; then
+        bad "User $(id -un) cannot read $PWD/.env." "sudo chown $(id -un) $PWD/.env"
+        return
+    elif [[ -e .env ]]; then
         good ".env is there"
+        # It was copied by hand, perhaps, and has a key in it.
+        [[ $(stat -c %a .env) == *00 ]] || ! chmod go= .env 2>/dev/null || good ".env: nobody else may read it now"
+    elif ! (umask 077 && cp .env.example .env) 2>/dev/null; then
+        bad "User $(id -un) cannot make a .env in $PWD." "Put this repository into a folder of your own."
+        return
     else
-        (umask 077 && cp .env.example .env)
         # Root itself leaves the example's user.
         ((ME == 0)) || sed -i "s/^XAVI9_UID=.*/XAVI9_UID=$ME/; s/^XAVI9_GID=.*/XAVI9_GID=$MY_GROUP/" .env
         ((EUID)) || chown "$ME:$MY_GROUP" .env
@@ -72,7 +83,7 @@ check_machine() {
 }
 
 check_gpu() {
-    local answer name driver memory
+    local answer name driver memory most=0
     command -v nvidia-smi >/dev/null ||
         { bad "nvidia-smi is missing: there is no NVIDIA driver." "Install it, 580 or newer, and restart."; return; }
     # Without a card it says so and exits with 0.
@@ -83,15 +94,23 @@ check_gpu() {
     fi
     while IFS=, read -r name driver memory; do
         driver=${driver# } memory=${memory# }
-        if ((${driver%%.*} < 580)); then
+        if [[ ! $driver =~ ^[0-9] ]]; then
+            bad "$name: nvidia-smi says $driver for its driver." "Mend the driver; after an update of it, restart."
+        elif ((${driver%%.*} < 580)); then
             bad "$name: the driver is $driver; CUDA 13 needs 580 or newer." "Update the driver, then restart."
         elif [[ $memory =~ ^[0-9]+$ ]]; then
             good "GPU: $name, driver $driver, $((memory * 1048576 / 1000000000)) GB of its own"
+            ((memory <= most)) || most=$memory
         else
             # On a DGX Spark the GPU has none of its own, and nvidia-smi says [N/A].
             good "GPU: $name, driver $driver, the machine's memory"
+            most=$NIM_MIB
         fi
     done <<<"$answer"
+    if ((most < NIM_MIB)) && { starts cosmos3 || starts predict1; }; then
+        bad "COMPOSE_PROFILES starts a Cosmos, and no GPU here has the 48 GB that the smallest one needs." \
+            "Empty COMPOSE_PROFILES in .env; a Cosmos elsewhere is named by COSMOS_NIM_URL."
+    fi
 }
 
 check_memory() {
@@ -101,6 +120,12 @@ check_memory() {
         good "memory: $total GB, $free GB of them free"
     else
         note "memory: $total GB. LTX-2 in FP8 has 40 GB of files; what does not fit is read again and again."
+    fi
+    if starts predict1; then
+        ((total >= 90)) || note "memory: NVIDIA asks for 90 GB for each of Predict1's containers."
+        [[ -n $(value COSMOS_TEXT2WORLD_URL)$(value COSMOS_VIDEO2WORLD_URL)$(value COSMOS_NIM_URL) ]] ||
+            bad "COMPOSE_PROFILES names predict1, and ComfyUI does not know where that is." \
+                "Set COSMOS_TEXT2WORLD_URL and COSMOS_VIDEO2WORLD_URL in .env: the example has both."
     fi
 }
 
@@ -153,12 +178,14 @@ check_disk() {
     else
         note "disk: $free GB free in $images. Images and the NIM's weights, if not there yet, take $need GB."
     fi
-    data=$(data_folder)
+    data=$(realpath -m "$(data_folder)/models")
     free=$(gigabytes "$(free_on "$data")")
     need=51
-    [[ -d $data/models ]] && need=$((need - $(gigabytes "$(du -sk "$data/models" | cut -f 1)")))
+    [[ -d $data ]] && need=$((need - $(gigabytes "$(du -sk "$data" | cut -f 1)")))
     if ((free >= need)); then
-        good "disk: $free GB free in $data, for models and videos"
+        good "disk: $free GB free in $data"
+    elif starts cosmos3 || starts predict1; then
+        note "disk: $free GB free in $data. LTX-2 and SVD-XT, if you want them too, take $need GB more."
     else
         bad "disk: $free GB free in $data; LTX-2 and SVD-XT take $need GB more." \
             "Make room, or set XAVI9_DATA in .env to a folder on another disk."
@@ -169,7 +196,7 @@ check_disk() {
 make_folders() {
     local data owner user folder
     data=$(data_folder) user=$(user_of_comfyui)
-    [[ $(value XAVI9_DATA ./data) == [./~]* && $data != *[\$:]* ]] ||
+    [[ $(value XAVI9_DATA ./data) =~ ^([./]|~$|~/) && $data != *[\$:]* ]] ||
         { bad "XAVI9_DATA is $(value XAVI9_DATA), which docker compose does not take for a folder as it stands." \
             "Let it start with /, ./, ../ or ~/ in .env, and have neither \$ nor a colon in it."; return; }
     for folder in models input output user; do
@@ -202,6 +229,7 @@ log_in() {
         note "The login to nvcr.io waits for docker."
     elif answer=$(printf %s "$key" | docker login nvcr.io --username "\$oauthtoken" --password-stdin 2>&1); then
         good "logged in to nvcr.io"
+        ((EUID == ME)) || note "That login is root's: run docker compose with sudo too, or this once more without it."
     else
         bad "The login to nvcr.io failed: ${answer//"$key"/***}" \
             "unauthorized, denied: see at https://org.ngc.nvidia.com/setup/api-keys whether the key is valid and" \
@@ -224,6 +252,6 @@ if ((FAILED)); then
 fi
 cat <<'END'
 All good. Next, in this folder:
-  ./download_models.sh ltx23   LTX-2.3, 44 GB; or ltx2, ltx23-dev, svd, all
+  ./download_models.sh ltx2    LTX-2, 41 GB; or ltx23, ltx23-dev, svd, all
   docker compose up -d         builds and starts; then http://localhost:8188
 END

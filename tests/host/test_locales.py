@@ -1,10 +1,14 @@
 """Translations and help pages: up to date, complete, and found by the host."""
 
+import copy
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from make_locales import FOLDER, failures, node_defs
+from node_diff import missing
 from setup_host import REPO
 
 
@@ -33,6 +37,20 @@ def texts(tree: dict, trail: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]
 def test_english_is_what_the_schemas_and_the_failures_say():
     assert EN == node_defs(), "run tests/make_locales.py"
     assert MAIN_EN["xavi9"]["failures"] == failures(), "run tests/make_locales.py"
+
+
+def test_what_a_change_takes_from_workflows_is_named(tmp_path):
+    new = copy.deepcopy(EN)
+    del new["Xavi9SVDLoader"], new["Xavi9LTX2Sampler"]["inputs"]["seed"], new["Xavi9VideoSave"]["outputs"]["0"]
+    new["Xavi9VideoJoin"]["inputs"]["more"] = {"name": "more"}
+    assert list(missing(EN, EN)) == []
+    assert set(missing(EN, new)) == {
+        "the node Xavi9SVDLoader", "of Xavi9LTX2Sampler what inputs had as seed",
+        "of Xavi9VideoSave what outputs had as 0"}  # fmt: skip
+    (tmp_path / "new.json").write_text(json.dumps(new))
+    command = [sys.executable, REPO / "tests" / "node_diff.py", FOLDER / "en" / "nodeDefs.json", tmp_path / "new.json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "the node Xavi9SVDLoader" in done.stderr
 
 
 def test_every_failure_is_told_in_spanish_with_the_same_values_and_commands():

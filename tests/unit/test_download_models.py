@@ -331,6 +331,42 @@ def test_an_interrupt_says_how_to_go_on(pack, hub):
     assert "checkpoints/big.safetensors" not in in_models(pack)
 
 
+def test_a_script_that_is_ended_ends_its_curl_at_once(pack, hub):
+    hub.stalls = [100_000]
+    process = start(pack, hub, "ltx2")
+    while not hub.ranges():
+        assert process.poll() is None
+    process.terminate()
+    # A curl that goes on would hold this pipe, and the lock.
+    words, _ = process.communicate(timeout=20)
+    assert process.returncode == 130 and "goes on from here" in words
+    assert run(pack, hub, "ltx2")[0] == 0
+
+
+def test_what_is_there_is_compared_where_the_rest_has_no_room(pack, hub):
+    fake(pack, "df", "echo Avail; echo 1000")
+    place = pack / "data" / "models" / "checkpoints"
+    place.mkdir(parents=True)
+    (place / "big.safetensors").write_bytes(bytes(len(hub.files[BIG])))
+    status, words = run(pack, hub, "--dry-run", "--verify", "ltx2")
+    assert status == 1 and "That does not fit" in words and "its checksum is not" in words
+    assert list(in_models(pack)) == ["checkpoints/big.safetensors"]
+
+
+def test_a_file_as_the_table_knows_it_stays_when_the_hub_has_another(pack, hub):
+    assert run(pack, hub, "ltx2")[0] == 0
+    hub.files[BIG] += b"new"
+    status, words = run(pack, hub, "--verify", "ltx2")
+    assert status == 0 and "another file there now" in words and words.count("checksum right") == 2
+
+
+def test_without_a_home_and_with_a_setting_that_is_exported(pack, hub):
+    (pack / ".env").write_text(f"  export XAVI9_DATA={pack}/other\n")
+    process = subprocess.run(["/usr/bin/env", "-u", "HOME", pack / "download_models.sh", "list"], capture_output=True,
+                             text=True, timeout=20)
+    assert process.returncode == 0 and f"Models: {pack}/other/models" in process.stdout
+
+
 def test_the_folder_is_the_one_asked_for_else_comfyuis_else_composes(pack, hub, tmp_path):
     def folder(*arguments, **environment):
         return re.match(r"Models: (.*) \(.*\)\n", run(pack, hub, *arguments, "list", **environment)[1])[1]

@@ -1,6 +1,7 @@
 """docker/setup.sh on machines that are good or lack something, with strict stand-ins for what it asks."""
 
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -153,7 +154,7 @@ def test_memory_is_the_machines(machine):
 @pytest.mark.parametrize("profiles, free, told", [("", 60, "good"), ("cosmos3", 119, "note"), ("cosmos3", 121, "good"),
                                                   ("predict1", 219, "note")])
 def test_room_for_images_is_counted_for_what_is_started(machine, profiles, free, told):
-    settings(machine, COMPOSE_PROFILES=profiles, NGC_API_KEY=KEY)
+    settings(machine, COMPOSE_PROFILES=profiles, NGC_API_KEY=KEY, COSMOS_TEXT2WORLD_URL="http://one:8000")
     status, words = run(machine, FREE_GB=str(free), MACHINE="x86_64")
     assert status == 0 and f"{told}   disk: {free} GB free in /" in words
 
@@ -221,7 +222,52 @@ def test_other_good_machines(machine, given):
 def test_predict1_on_arm64_is_wrong(machine):
     settings(machine, COMPOSE_PROFILES="predict1", NGC_API_KEY=KEY)
     assert "makes for x86_64 only" in run(machine)[1]
-    assert run(machine, MACHINE="x86_64")[0] == 0
+    status, words = run(machine, MACHINE="x86_64")
+    assert status == 1 and "Set COSMOS_TEXT2WORLD_URL and COSMOS_VIDEO2WORLD_URL in .env" in words
+    assert run(machine, MACHINE="x86_64", COSMOS_VIDEO2WORLD_URL="http://one:8000")[0] == 0
+
+
+@pytest.mark.parametrize("cards, enough", [(["NVIDIA GeForce RTX 4090, 580.95, 24564"], False),
+                                           (["NVIDIA L4, 580.95, 23034", "NVIDIA L40S, 580.95, 46068"], True)])
+def test_a_cosmos_on_cards_that_are_too_small_is_wrong(machine, cards, enough):
+    settings(machine, COMPOSE_PROFILES="cosmos3", NGC_API_KEY=KEY)
+    status, words = run(machine, GPU="\n".join(cards))
+    assert status != enough and ("no GPU here has the 48 GB" in words) != enough
+    settings(machine)
+    assert run(machine, GPU="\n".join(cards))[0] == 0
+
+
+def test_a_driver_that_cannot_say_which_it_is_is_wrong(machine):
+    status, words = run(machine, GPU="NVIDIA GB10, [Unknown Error], [N/A]")
+    assert status == 1 and "nvidia-smi says [Unknown Error] for its driver" in words
+
+
+def test_an_env_that_was_copied_by_hand_is_closed_to_others(machine):
+    settings(machine, NGC_API_KEY=KEY)
+    env = machine / "docker" / ".env"
+    env.chmod(0o644)
+    assert "nobody else may read it now" in run(machine)[1] and stat.S_IMODE(env.stat().st_mode) == 0o600
+    assert "nobody else may read it now" not in run(machine)[1]
+
+
+def test_models_that_lie_elsewhere_by_a_link_are_counted_there(machine):
+    (machine / "docker" / "data").mkdir()
+    (machine / "elsewhere").mkdir()
+    with open(machine / "elsewhere" / "model", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 600_000_000)
+    (machine / "docker" / "data" / "models").symlink_to(machine / "elsewhere")
+    assert f"disk: 50 GB free in {machine}/elsewhere" in run(machine, FREE_GB="50")[1]
+
+
+def test_without_a_home_a_folder_of_the_user_is_found_all_the_same(machine):
+    settings(machine, XAVI9_DATA=f"~/{machine.name}-not-made")
+    program = machine / "bin" / "mkdir"
+    program.write_text('#!/bin/bash\necho "$@" > $LOG.mkdir\nexit 1\n')
+    program.chmod(0o755)
+    words = subprocess.run(["/usr/bin/env", "-u", "HOME", "bash", machine / "docker" / "setup.sh"],
+                           env={"PATH": f"{machine / 'bin'}:/usr/bin:/bin", "LOG": str(machine / "log"), "INFO": INFO},
+                           capture_output=True, text=True, timeout=30).stdout
+    assert f"{Path(pwd.getpwuid(os.getuid()).pw_dir)}/{machine.name}-not-made/models cannot be made" in words
 
 
 def test_a_folder_of_somebody_else_is_wrong(machine):
