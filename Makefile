@@ -13,7 +13,7 @@ run: setup
 test:
 	@$(PYTHON) tests/setup_host.py --browser
 	@.venv/bin/python tests/lint.py
-	@.venv/bin/pytest -n 3 --no-loadscope-reorder
+	@.venv/bin/pytest -n 2 --no-loadscope-reorder
 
 matrix: setup
 	@.venv/bin/python tests/matrix.py

@@ -38,7 +38,8 @@ def pytest_configure(config):
 class Together(LoadScopeScheduling):
     """A file's tests in one process, for its servers, and all of the browser's: one editor at a time.
 
-    An editor waits more than it works, so that two more processes beside it have two cores for themselves.
+    An editor waits more than it works. Three processes on two cores are faster than two, but what is to happen within a
+    second then sometimes takes longer.
     """
 
     def _split_scope(self, nodeid):

@@ -159,10 +159,10 @@ def test_an_interrupt_ends_it_within_a_step_and_the_next_prompt_runs(server):
         began = time.monotonic()
         server.interrupt()
         entry = server.wait(prompt)
-        took = time.monotonic() - began
         steps = [it for it in events if it["type"] == "progress" and it["data"]["node"] == "animate"]
     assert entry["status"]["messages"][-1][0] == "execution_interrupted"
-    assert len(steps) < 8 and took < 1.5
+    # The step under way may have been at its end.
+    assert sum(it["at"] > began for it in steps) <= 1
     run(server, graph())
 
 
