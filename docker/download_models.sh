@@ -60,7 +60,8 @@ choose_folder() {
     PARTS=$MODELS/.xavi9-downloads
 }
 
-# For a subshell, which becomes curl, with the token, if there is one; it goes through a file descriptor, since anybody can read a command line.
+# For a subshell, which becomes curl, with the token, if there is one; it goes through a file descriptor, since anybody
+# can read a command line.
 hub() {
     local token=${HF_TOKEN:-}
     exec curl --silent --show-error --suppress-connect-headers --connect-timeout 20 --speed-limit 1000 --speed-time 60 \
@@ -233,7 +234,8 @@ if [[ -z $DRY ]]; then
         { say "User $(id -u) cannot write to $MODELS. Give it to that user, or choose another: --models" >&2; exit 1; }
     exec 9>"$PARTS/lock"
     flock -n 9 || { say "Another download_models.sh is at work in $MODELS." >&2; exit 1; }
-    trap '[[ -z $CURL ]] || kill "$CURL"; echo; say "Interrupted. Run the same again, and it goes on from here." >&2; exit 130' INT TERM
+    trap '[[ -z $CURL ]] || kill "$CURL"
+        echo; say "Interrupted. Run the same again, and it goes on from here." >&2; exit 130' INT TERM
 fi
 FAILED=()
 while IFS=$'\t' read -r _ folder repository path size known; do
