@@ -138,10 +138,12 @@ def install(comfyui: Path) -> None:
     stamp.unlink(missing_ok=True)
     if not next(VENV.glob("lib/*/site-packages/torch"), None):
         log.info("torch, torchvision, torchaudio (about 5.5 GB, 1-2 minutes)")
-    pip("install", "torch", "torchvision", "-c", CONSTRAINTS)
-    pip("install", "--no-deps", "torchaudio", "-c", CONSTRAINTS)
+    # Servers and tests keep bytecode of their own (comfy_host.py, conftest.py): pip's would take a minute for nothing.
+    quick = "install", "--no-compile", "-c", CONSTRAINTS
+    pip(*quick, "torch", "torchvision")
+    pip(*quick, "--no-deps", "torchaudio")
     log.info("Requirements of ComfyUI, of the pack and of the tests")
-    pip("install", *(word for path in lists for word in ("-r", path)), "-c", CONSTRAINTS)
+    pip(*quick, *(word for path in lists for word in ("-r", path)))
     stamp.write_text(digest.hexdigest())
 
 

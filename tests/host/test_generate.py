@@ -219,6 +219,10 @@ def test_a_room_that_could_not_load_says_so_and_the_others_work(tmp_path):
             "Cosmos Text2World": False, "Cosmos Video2World": False, "LTX-2 (FP8)": True, "SVD-XT": True}
         assert "COSMOS_NIM_URL=ftp://nowhere is not usable" in errors_of(host, generate("Cosmos Text2World", {}))
         assert "(none chosen) is not in" in errors_of(host, generate("LTX-2 (FP8)", {}))
+        health = {it["mode"]: it for it in host.http.get("/xavi9/health").json()["modes"]}
+        for mode in ("cosmos_text2world", "cosmos_video2world"):
+            assert health[mode]["state"] == "room failed" and "COSMOS_NIM_URL=ftp" in health[mode]["what"]
+        assert health["svd"]["state"] == "files missing"
 
 
 def test_what_one_input_is_called_and_told_is_the_same_in_every_mode(server):

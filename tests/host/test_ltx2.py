@@ -26,7 +26,6 @@ from graphs import (
 )
 from setup_host import REPO
 from tiny import gemma
-from tiny.models import put_models
 
 
 def graph(*more: dict, **inputs) -> dict:
@@ -206,9 +205,9 @@ def test_latents_of_another_kind_are_refused(server):
     assert "not picture and sound" in fails(server, graph(empty, decode_latents=["empty", 0]))
 
 
-def test_with_another_cache_and_without_memory(tmp_path):
+def test_with_another_cache_and_without_memory(tmp_path, server):
     """--cache-classic keeps what a prompt does not use."""
-    put_models(tmp_path / "models")
+    (tmp_path / "models").symlink_to(server.base / "models")
     packs = [REPO, Path(__file__).parent / "memory_pack"]
     with ComfyHost(tmp_path, args=["--cache-classic"], packs=packs, env={"OMP_NUM_THREADS": "1"}) as host:
         run(host, graph())

@@ -100,22 +100,19 @@ def test_a_number_that_comes_by_a_link_is_named(server, clip):
 
 
 def test_what_a_killed_server_left_is_removed_at_its_next_start_and_no_other_servers_part(tmp_path, server, clip):
-    output = tmp_path / "output"
+    output = server.base / "output"
     long = {"format": "mp4-h264", "format.preset": "veryslow", "loop_count": 1000}
-    (tmp_path / "input").mkdir()
-    write_file(tmp_path / "input" / "save_time.mp4", frames=24)
-    shared = ["--output-directory", str(output)]
-    with ComfyHost(tmp_path / "other", args=[*shared, "--input-directory", str(tmp_path / "input")]) as other:
-        with ComfyHost(tmp_path) as killed:
-            for host in (killed, other):
-                host.post(graph(f"left/{host.base.name}", **long))
-            until(lambda: len(parts(output)) == 2)
-            os.killpg(killed.process.pid, signal.SIGKILL)
-            killed.process.wait()
-        assert len(parts(output)) == 2
-        with ComfyHost(tmp_path):
-            [kept] = parts(output)
-            assert kept.name.startswith(".other")
-        other.interrupt()
-        until(lambda: not parts(output))
-    assert [it for it in output.rglob("*") if it.is_file()] == []
+    shared = ["--output-directory", output, "--input-directory", server.base / "input"]
+    with ComfyHost(tmp_path, args=shared) as killed:
+        for host, name in ((killed, "killed"), (server, "other")):
+            host.post(graph(f"left/{name}", **long))
+        until(lambda: len(parts(output)) == 2)
+        os.killpg(killed.process.pid, signal.SIGKILL)
+        killed.process.wait()
+    assert len(parts(output)) == 2
+    with ComfyHost(tmp_path, args=shared):
+        [kept] = parts(output)
+        assert kept.name.startswith(".other")
+    server.interrupt()
+    until(lambda: not parts(output))
+    assert list((output / "left").iterdir()) == []

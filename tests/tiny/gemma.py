@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tiny.weights import dtype, fan_in, normal, quantize, quantize_fp4, save
 
-VOCABULARY, _HEAD, _FEED_FORWARD = 640, 256, 64
+VOCABULARY, _HEAD, _FEED_FORWARD = 640, 64, 64
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")  # ids 0 to 4, as Gemma's
 SENTENCES = """A red fox walks through fresh snow at dawn, the camera follows slowly, soft light, shallow focus.
 Low sun over the dunes; the wind lifts fine sand and the long shadows move across the ridge.

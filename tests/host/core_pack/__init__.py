@@ -26,6 +26,7 @@ class TinyGemma(llama.Gemma3_12B_Config):
     intermediate_size: int = 64
     num_attention_heads: int = 1
     num_key_value_heads: int = 1
+    head_dim = 64
     vision_config = {
         **llama.GEMMA3_VISION_CONFIG, "hidden_size": 16, "image_size": 28, "intermediate_size": 16,
         "num_attention_heads": 2, "num_hidden_layers": 1,
