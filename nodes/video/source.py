@@ -1,6 +1,7 @@
 """The frames and the sound of any VIDEO, a few at a time: the one door for pictures between the rooms."""
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -212,20 +213,25 @@ class FileSource:
 
     def packets(self, container: av.container.InputContainer, streams: list[av.stream.Stream]) -> Iterator[av.Packet]:
         """The packets of these streams from the keyframe of the first before the trim. Raises VideoUnreadable."""
-        first, found = streams[0], 0
+        first, found, begun = streams[0], 0, -math.inf
         try:
             if self.start:
                 container.seek(int(self.start / first.time_base), stream=first)
             for packet in container.demux(streams):
                 self.poll()
-                found += packet.stream is first and packet.size > 0
+                if packet.stream is first and packet.size:
+                    begun = begun if found else packet.dts
+                    # One that is cut off is marked so.
+                    found += not packet.is_corrupt
                 yield packet
         except (av.FFmpegError, OSError) as error:
             raise self.unreadable(error) from error
         # A download that stopped between two packets ends without an error. An MP4's index, unlike its count of frames,
         # holds just the packets that its edit list leaves.
-        if "mp4" in self.container and not self.trimmed and found < (known := len(first.index_entries)):
-            raise VideoUnreadable(reason=f"{self.name} breaks off after {found} of {known} frames")
+        if "mp4" in self.container:
+            known = sum(it.timestamp >= begun for it in first.index_entries)
+            if found < known:
+                raise VideoUnreadable(reason=f"{self.name} breaks off after {found} of {known} frames")
         if "matroska" in self.container and self.bytes < (whole := promised(self.head())):
             raise VideoUnreadable(reason=f"{self.name} breaks off after {self.bytes} of {whole} bytes")
 

@@ -368,6 +368,24 @@ def test_a_download_that_stopped_is_not_saved_as_if_it_were_whole(tmp_path, cont
     assert encoded(InputImpl.VideoFromFile(str(whole)), tmp_path / "c").frames == 48
 
 
+@pytest.mark.parametrize("window", [(0, 0), (0.7, 0), (0.7, 1.2)], ids=["whole", "from", "from to"])
+@pytest.mark.parametrize("bf", [0, 2])
+def test_an_mp4_whose_download_stopped_is_not_saved_as_if_it_were_whole(tmp_path, bf, window):
+    """Also where it is cut after the part that is lost began; what lies before it is still to be had."""
+    whole, part = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    command = ["ffmpeg", "-v", "error", "-i", write_file(tmp_path / "0.mp4", bf=bf), "-an", "-c", "copy"]
+    subprocess.run([*command, "-movflags", "+faststart", whole], check=True)
+    start, duration = window
+    for lost in (3, whole.stat().st_size // 4):
+        part.write_bytes(whole.read_bytes()[:-lost])
+        with pytest.raises(errors.VideoUnreadable, match=r"breaks off after \d+ of \d+ frames"):
+            encoded(InputImpl.VideoFromFile(str(part), start_time=start, duration=0 if lost == 3 else duration),
+                    tmp_path / "c")
+    early = InputImpl.VideoFromFile(str(part), start_time=0.2, duration=0.5)
+    assert encoded(early, tmp_path / "c").frames == 12
+    assert encoded(InputImpl.VideoFromFile(str(whole), start_time=start, duration=duration), tmp_path / "c").frames > 20
+
+
 def test_a_recording_that_a_crash_ended_is_saved_as_far_as_it_goes(tmp_path):
     """Written as a stream, it does not say how long it was to be."""
     whole, part = tmp_path / "a.mkv", tmp_path / "b.mkv"
