@@ -105,16 +105,19 @@ def test_what_a_killed_server_left_is_removed_at_its_next_start_and_no_other_ser
     write_file(server.base / "input" / "long.mp4", frames=240)
     long = {"format": "mp4-h264", "format.preset": "veryslow", "loop_count": 1000}
     shared = ["--output-directory", output, "--input-directory", server.base / "input"]
-    with ComfyHost(tmp_path, args=shared) as killed:
-        for host, name in ((killed, "killed"), (server, "other")):
-            host.post(graph(f"left/{name}", "long.mp4", **long))
-        until(lambda: len(parts(output)) == 2)
-        os.killpg(killed.process.pid, signal.SIGKILL)
-        killed.process.wait()
-    assert len(parts(output)) == 2
-    with ComfyHost(tmp_path, args=shared):
-        [kept] = parts(output)
-        assert kept.name.startswith(".other")
-    server.interrupt()
+    try:
+        with ComfyHost(tmp_path, args=shared) as killed:
+            for host, name in ((killed, "killed"), (server, "other")):
+                host.post(graph(f"left/{name}", "long.mp4", **long))
+            until(lambda: len(parts(output)) == 2)
+            os.killpg(killed.process.pid, signal.SIGKILL)
+            killed.process.wait()
+        assert len(parts(output)) == 2
+        with ComfyHost(tmp_path, args=shared):
+            [kept] = parts(output)
+            assert kept.name.startswith(".other")
+    finally:
+        # The tests that follow need it too.
+        server.interrupt()
     until(lambda: not parts(output))
     assert list((output / "left").iterdir()) == []

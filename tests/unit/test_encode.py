@@ -371,7 +371,7 @@ def test_a_download_that_stopped_is_not_saved_as_if_it_were_whole(tmp_path, cont
 @pytest.mark.parametrize("window", [(0, 0), (0.7, 0), (0.7, 1.2)], ids=["whole", "from", "from to"])
 @pytest.mark.parametrize("bf", [0, 2])
 def test_an_mp4_whose_download_stopped_is_not_saved_as_if_it_were_whole(tmp_path, bf, window):
-    """Also where it is cut after the part that is lost began; what lies before it is still to be had."""
+    """Nor a cut that reaches into what is lost; one that ends before it is still to be had."""
     whole, part = tmp_path / "a.mp4", tmp_path / "b.mp4"
     command = ["ffmpeg", "-v", "error", "-i", write_file(tmp_path / "0.mp4", bf=bf), "-an", "-c", "copy"]
     subprocess.run([*command, "-movflags", "+faststart", whole], check=True)
