@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from .planes import as_bt709
 
@@ -89,6 +89,8 @@ def shaped(
     they are only made even where the pixel format needs it.
     """
     graph = size = None
+    # Kept, since it would set itself up for each frame anew.
+    reformatter = VideoReformatter()
     to_rgb = av.VideoFormat(pixel_format).is_rgb or pixel_format == PALETTE
     for index, frame in enumerate(frames):
         pts, time_base, rgb = frame.pts, frame.time_base, frame.format.is_rgb
@@ -103,7 +105,8 @@ def shaped(
             frame = graph.pull()
         size = size or (frame.width, frame.height)
         if pixel_format != PALETTE:
-            frame = frame.reformat(
+            frame = reformatter.reformat(
+                frame,
                 *size,
                 format=pixel_format,
                 dst_colorspace=Colorspace.ITU709 if rgb and not to_rgb else None,

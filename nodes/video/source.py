@@ -120,7 +120,7 @@ class TensorSource:
             for top in range(0, self.height, STRIP_ROWS):
                 part = strip[: min(STRIP_ROWS, self.height - top)]
                 np.clip(values[top : top + STRIP_ROWS], 0, 1, out=part)
-                if np.isnan(part.sum()):
+                if np.isnan(part.max()):
                     self.mended += int(np.isnan(part).sum())
                     np.nan_to_num(part, copy=False)
                 np.multiply(part, self.scale, out=part)

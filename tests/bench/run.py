@@ -55,17 +55,18 @@ def main():
     names = sys.argv[1:] or list(ROWS)
     if unknown := set(names) - set(ROWS):
         sys.exit(f"There is no row {', '.join(sorted(unknown))}; the rows are {', '.join(ROWS)}.")
-    rows = []
+    rows, found = [], []
     for name in names:
         began = time.monotonic()
-        rows.append(getattr(import_module(ROWS[name]), name)())
-        log.info("%s measured in %.0f s", name, time.monotonic() - began)
-    found = []
-    for row in rows:
+        row = getattr(import_module(ROWS[name]), name)()
+        log.info("%s measured in %.0f s: %.3f, to be %s %s",
+                 name, time.monotonic() - began, row.ratio, row.sense, row.budget)
+        rows.append(row)
         entry = asdict(row)
         del entry["sense"]
         found.append(entry | entry.pop("more"))
-    (REPO / "bench.json").write_text(json.dumps({"machine": machine(), "rows": found}, indent=2) + "\n")
+        # After each row, or a later one that fails would take them all along.
+        (REPO / "bench.json").write_text(json.dumps({"machine": machine(), "rows": found}, indent=2) + "\n")
     log.info("\n" + TABLE.format("row", "ours", "peer", "", "ratio", "budget", ""))
     for row in rows:
         peer = "-" if row.peer is None else f"{row.peer:.3f}"
