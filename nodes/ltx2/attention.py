@@ -7,11 +7,13 @@ and only the tables stay (Lightricks/LTX-2, ltx_core transformer; diffusers tran
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 
 from ..host.layers import attention
 from ..once import Run, run_of
+from .block import Levels, forward
 
 
 class HostAttention:
@@ -46,7 +48,8 @@ class HostAttention:
         key, value = self.keys_values(attn, context)
         if turns[0] is not None:
             turn = getattr(transformer_ltx2, f"apply_{attn.rope_type}_rotary_emb")
-            query, key = turn(query, turns[0]), turn(key, turns[1])
+            query = turn(query, turns[0])
+            key = turn(key, turns[1])
         return attention(query, key, value, heads=attn.heads, mask=mask)
 
 
@@ -60,11 +63,11 @@ class TextAttention(HostAttention):
         return self.run.once(attn, lambda: super(TextAttention, self).keys_values(attn, context))
 
 
-def noise_levels(transformer, hooks: ExitStack, sound: float, stock_gates: bool):
+def noise_levels(transformer, hooks: ExitStack, sound: float, stock: bool):
     """Have the sound at `sound` of the picture's noise level, and each gate between both take the other's level.
 
-    So Lightricks and ComfyUI have it. Stock diffusers gives a gate each token's own level, which differs where a
-    picture or a sound is given.
+    So Lightricks and ComfyUI have it. With `stock`, a gate takes each token's own level as diffusers gives it, which
+    differs where a picture or a sound is given.
     """
     it, now = transformer.config, {}
     factor = it.cross_attn_timestep_scale_multiplier / it.timestep_scale_multiplier
@@ -74,7 +77,7 @@ def noise_levels(transformer, hooks: ExitStack, sound: float, stock_gates: bool)
         return args, inputs | {"audio_timestep": now["sound"], "audio_sigma": now["sound"]}
 
     hooks.callback(transformer.register_forward_pre_hook(told, with_kwargs=True).remove)
-    if stock_gates:
+    if stock:
         return
     gates = {"sound": transformer.av_cross_attn_video_a2v_gate, "picture": transformer.av_cross_attn_audio_v2a_gate}
     for other, gate in gates.items():
@@ -96,19 +99,21 @@ def without_empty_masks(module, args, inputs):
 
 
 @contextmanager
-def prepared(transformer, keep: bool = True, sound: float = 1.0, stock_gates: bool = False) -> Iterator[Run]:
-    """Inside the block the transformer attends by the host and keeps what does not change.
+def prepared(transformer, keep: bool = True, sound: float = 1.0, stock: bool = False) -> Iterator[Run]:
+    """Inside it the transformer attends by the host, computes its blocks in place and keeps what does not change.
 
-    keep: False computes all of it at each step, where memory is short. sound, stock_gates: as noise_levels() has them.
+    keep: False computes all of it at each step, where memory is short. sound, stock: as noise_levels() has them; with
+    `stock` each token is modulated for itself too, for comparison.
     """
     with run_of(transformer) as run, ExitStack() as hooks:
         transformer.set_attn_processor(HostAttention())
+        levels = Levels()
+        if not stock:
+            levels.found_by(transformer, hooks)
         for block in transformer.transformer_blocks:
-            # Or it does not tell its attention when STG passes over it.
-            hooks.callback(setattr, block, "perturbed_attn", block.perturbed_attn)
-            block.perturbed_attn = True
+            run.replace(block, partial(forward, block, levels))
         hooks.callback(transformer.register_forward_pre_hook(without_empty_masks, with_kwargs=True).remove)
-        noise_levels(transformer, hooks, sound, stock_gates)
+        noise_levels(transformer, hooks, sound, stock)
         if keep:
             if not transformer.config.cross_attn_mod:
                 text = TextAttention(run)

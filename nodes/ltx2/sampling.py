@@ -113,17 +113,14 @@ def padded(states: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
 def activation_bytes(model: LTX2, shot: Shot, plan: Schedule) -> int:
     """The most that a step holds beside the weights.
 
-    Live tensors of both classes on the meta device: 19 values per token and width; where an image gives each token a
-    timestep of its own 40, and 46 of LTX-2.3, which has 9 modulations for 6. The connectors hold the padded states
-    three times. Before the steps the VAE encodes the pictures, a clip at once: 45 values per pixel of a frame. Each is
-    asked for with a tenth to spare.
+    Live tensors in bf16: 14 values per token and width, 15 where an image gives each token a timestep of its own. The
+    connectors hold the padded states three times. Before the steps the VAE encodes the pictures, a clip at once: 45
+    values per pixel of a frame. Each is asked for with a tenth to spare.
     """
     count, *size = shot.latent_size
     tokens = (count + sum(it.frame > 0 for it in shot.shown)) * prod(size)
     it = model.transformer.module.config
-    each = 50 if it.cross_attn_mod else 45
-    each = each if shot.shown else 20
-    values = tokens * it.num_attention_heads * it.attention_head_dim * each
+    values = 16.5 * tokens * it.num_attention_heads * it.attention_head_dim
     text = MAX_TOKENS * model.text_width * 3
     encoding = 50 * prod(shot.grid_size) * max((len(it.pictures) for it in shot.shown), default=0)
     return model.dtype.itemsize * max(plan.batch * (values + text), encoding)
@@ -144,8 +141,8 @@ def denoise(
 
     latents: normalized ones to start from, with plan.noise of noise. step(index, clean) is called after each step with
     the clean video so far. stock: as diffusers has it where Lightricks and ComfyUI do otherwise, the gates between
-    picture and sound and the places of keyframes. Raises NotEnoughMemory, NotFinite and what Shot.shown raises;
-    ComfyUI's interrupt passes through.
+    picture and sound and the places of keyframes; and to the last bit where the rest is that but for rounding. Raises
+    NotEnoughMemory, NotFinite and what Shot.shown raises; ComfyUI's interrupt passes through.
     """
     parts = [model.connectors, model.transformer]
     if shown := shot.shown:
@@ -194,7 +191,7 @@ def denoise(
         step(index, clean)
         return {}
 
-    with prepared(model.transformer.module, keep=room, sound=pipe.sound_noise, stock_gates=stock):
+    with prepared(model.transformer.module, keep=room, sound=pipe.sound_noise, stock=stock):
         pipe(**inputs, callback_on_step_end=after)
     check_finite(last["video"], "the latents of the picture")
     check_finite(last["audio"], "the latents of the sound")

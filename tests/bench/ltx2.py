@@ -96,7 +96,8 @@ def ltx2_step_6144() -> Row:
 
 
 def ltx23_step_640() -> Row:
-    return step("ltx23_step_640", sampling.Shot(320, 256, 57, FPS), 7, 0.95, "2.3")
+    # Here nothing but the tables stays from step to step, and products and attention, the same in both, are 94 % of it.
+    return step("ltx23_step_640", sampling.Shot(320, 256, 57, FPS), 7, 1.02, "2.3")
 
 
 def ltx23_step_6144() -> Row:

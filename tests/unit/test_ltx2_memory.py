@@ -1,6 +1,8 @@
 """LTX-2 on the host's memory: the same bits however much is loaded, nothing left behind, and what is refused."""
 
 import gc
+import json
+import math
 import re
 import time
 from pathlib import Path
@@ -8,10 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bench import ltx2_models as models
 from parts import CPU, Live, distance, load_part_of, on_meta
 from tiny.ltx2 import write_checkpoint, write_lora
 from xavi9videos.nodes.errors import LoRANotUsable, NotEnoughMemory
-from xavi9videos.nodes.host import memory
+from xavi9videos.nodes.host import layers, memory
+from xavi9videos.nodes.ltx2 import config as describe
+from xavi9videos.nodes.ltx2.attention import prepared
 from xavi9videos.nodes.ltx2.checkpoint import LTX2, skeletons
 from xavi9videos.nodes.ltx2.config import LTX2_19B
 from xavi9videos.nodes.ltx2.sampling import activation_bytes, schedule
@@ -190,6 +195,33 @@ def test_two_loras_add_up_and_a_strange_one_is_refused(files):
     save_file({"unet.a.lora_A.weight": torch.zeros(1, 1), "unet.a.lora_B.weight": torch.zeros(1, 1)}, strange)
     with pytest.raises(LoRANotUsable, match="none of its layers"):
         model.use_loras(((str(strange), 1.0),))
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.3"])
+@pytest.mark.parametrize("pictures", [(), (Keyframe(torch.empty(1, 8, 8, 3)),)])
+def test_what_a_step_takes_is_asked_for(version, pictures):
+    """A block of an eighth of the published width; per token and width all of them take the same."""
+    described = describe.described({"config": json.dumps(models.config(4, 1, 480, version))})
+    module, dice = skeletons(described, 49 * 480)["transformer"], torch.Generator().manual_seed(0)
+    state = {name: models.value(name, it.shape, dice) for name, it in module.state_dict().items()}
+    layers.fill(module, state, torch.bfloat16)
+    shot = Shot(512, 320, 97, 25, pictures)
+    count, *size = shot.latent_size
+    timesteps = torch.full((1, count * math.prod(size)), 700.0)
+    timesteps[:, : math.prod(size)] = 0
+    widths = (512, 256) if version == "2.3" else (480, 480)
+    texts = [torch.randn(1, 1024, width, dtype=torch.bfloat16) for width in widths]
+    inputs = {
+        "hidden_states": torch.randn(1, timesteps.numel(), 128, dtype=torch.bfloat16),
+        "audio_hidden_states": torch.randn(1, 97, 128, dtype=torch.bfloat16),
+        "encoder_hidden_states": texts[0], "audio_encoder_hidden_states": texts[1],
+        "timestep": timesteps if pictures else timesteps[:, -1], "sigma": timesteps[:, -1],
+        "num_frames": count, "height": size[0], "width": size[1], "audio_num_frames": 97, "return_dict": False,
+    }  # fmt: skip
+    with torch.inference_mode(), prepared(module, keep=False), Live() as live:
+        module(**inputs)
+    model = SimpleNamespace(transformer=SimpleNamespace(module=module), text_width=0, dtype=torch.bfloat16)
+    assert 1 <= activation_bytes(model, shot, schedule("distilled", 0, 0)) / live.peak < 1.25
 
 
 @pytest.mark.parametrize("frames", [17, 49])
