@@ -231,7 +231,10 @@ class EncoderRefused(Failure):
 
 class RateTooHigh(Failure):
     code = "rate_too_high"
-    text = "{format} holds at most {most} frames a second, and the video has {rate:g}: frames would be lost."
+    text = (
+        "{format} holds at most {most} frames a second, and the video has {rate:g}: frames would be lost or shown "
+        "too long."
+    )
     remedy = "Choose another format, such as mp4-h264, or give the video a lower frame rate."
 
 

@@ -15,7 +15,8 @@ from .host import paths
 
 log = logging.getLogger(__name__)
 
-NAME = re.compile(r"\..+-[0-9a-f]{32}\.part")
+# A prefix may hold a line break.
+NAME = re.compile(r"\..+-[0-9a-f]{32}\.part", re.DOTALL)
 
 
 def remove(path: Path):

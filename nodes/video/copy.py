@@ -18,6 +18,8 @@ COPIED = {
 }
 # H.265 under any other tag is refused there.
 PLAYED_BY_APPLE = "hvc1"
+# What people write about a video. All else is its last program's word on itself.
+ABOUT = ("title", "artist", "comment", "date", "description", "copyright")
 # From here on, the second pass over a copied file costs more than some kilobytes kept free for its index.
 LARGE_BYTES = 8_000_000
 
@@ -83,9 +85,13 @@ def copy(
         streams = [old.streams.video[0]]
         if sound is None and keep_sound:
             streams += [it for it in old.streams.audio if it.codec_context]
+        left_out = len([it for it in old.streams if it.type not in ("video", "audio")])
+        tags = {key: old.metadata[key] for key in ABOUT if key in old.metadata} | tags
         room = index_bytes(streams, tags) if sound is None and source.bytes >= LARGE_BYTES else 0
         with open_output(path, container, tags, room) as output:
             new = {it.index: output.add_stream_from_template(it) for it in streams}
+            for it in streams:
+                new[it.index].metadata["language"] = it.language or "und"
             if streams[0].codec_context.codec_tag == PLAYED_BY_APPLE:
                 new[streams[0].index].codec_context.codec_tag = PLAYED_BY_APPLE
             soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
@@ -108,10 +114,15 @@ def copy(
                         soundtrack.up_to(packet.dts * packet.time_base, lambda: step(done))
                 packet.stream = new[packet.stream.index]
                 output.mux_one(packet)
+            if not source.trimmed and streams[0].duration:
+                # Where pictures are stored in another order, a packet does not know its duration.
+                end = min(end, (streams[0].start_time or 0) + streams[0].duration)
             length = Fraction(end * streams[0].time_base)
             if soundtrack:
                 soundtrack.end_at(length, lambda: step(done))
         context = streams[0].codec_context
         size = (context.width, context.height)
         notes = [*length_notes(sound, length), *sound_notes(sound)]
+        if left_out:
+            notes.append(f"{left_out} of its tracks, subtitles or data, were left out")
         return Written(source.codec, "copy", done, *size, float(length), source.rate, notes)

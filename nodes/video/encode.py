@@ -150,7 +150,7 @@ def begin(
     """
     pictures = told_apart(shaped(source.frames(), settings.pixel_format), format)
     cycle = Cycle(1 / source.rate)
-    pictures = ahead(played(pictures, play, source.rate, folder, cycle))
+    pictures = ahead(played(pictures, play, lambda: source.lasts, folder, cycle))
     first = next(pictures, None)
     if first is None:
         raise VideoEmpty(reason="none lies inside its trim")
@@ -159,7 +159,7 @@ def begin(
     if audio and not format.audio_encoder:
         notes.append(f"{format.key} holds no sound: it was left out")
         audio = None
-    return first, Fitted(chain([first], pictures), audio, play, source.rate, notes)
+    return first, Fitted(chain([first], pictures), audio, play, source.rate, notes, lambda: source.lasts)
 
 
 def end(source: Source, format: Format, encoder: str, codec: str, first: av.VideoFrame, fitted: Fitted) -> Written:
@@ -206,16 +206,26 @@ def encode(
         context = video.codec_context
         open_encoder(context, first, source, format)
         soundtrack = Soundtrack(output, format.audio_encoder, fitted.sound) if fitted.sound else None
+        waiting, begun = None, None
         # The encoder holds back some dozens of frames: what it has let go says how far the sound may be.
         for frame in chain(fitted.frames(), [None]):
             for packet in encoded(frame):
                 at = packet.dts * packet.time_base
-                output.mux(packet)
+                begun = at if begun is None else begun
+                if waiting:
+                    output.mux(waiting)
+                waiting = packet
                 if soundtrack:
                     soundtrack.up_to(at, lambda: step(fitted.count))
                 # At the end the encoder still has all that it held back to do.
                 step(fitted.count)
             step(fitted.count)
+        if format.container in ("mp4", "mov"):
+            # It is as long as its packets in their own order: of pictures that last unequally the end would be missing.
+            whole, offset = (round(it / waiting.time_base) for it in (fitted.end, begun))
+            waiting.dts = max(waiting.dts, waiting.pts + offset)
+            waiting.duration = min(whole + offset - waiting.dts, whole - waiting.pts)
+        output.mux(waiting)
         if soundtrack:
             soundtrack.end_at(fitted.end, lambda: step(fitted.count))
     return end(source, format, settings.encoder, context.codec.canonical_name, first, fitted)

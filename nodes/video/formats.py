@@ -47,8 +47,9 @@ class Format:
     pixel_formats for those of the options.
     fixed: the encoder's options that nobody chooses. tag: the codec's name in the file, where players insist on one.
     shown: how the editor shows it: as "video", as "image", or, where it can play neither, by an H.264 "preview".
-    max_rate: so many pictures a second the container's clock can tell apart. min_side: of smaller pictures the encoder
-    does not say that it cannot take them: x265 writes outside its memory below 50 pixels, SVT-AV1 hangs below 30.
+    max_rate: so many pictures a second the container's clock can tell apart; browsers show 100 ms where GIF or WebP
+    say 10 or less. min_side: of smaller pictures the encoder does not say that it cannot take them: x265 writes outside
+    its memory below 50 pixels, SVT-AV1 hangs below 30.
     """
 
     key: str

@@ -81,11 +81,12 @@ class Spool:
 
 
 def played(
-    frames: Iterator[av.VideoFrame], play: Play, rate: Fraction, folder: Path, cycle: Cycle
+    frames: Iterator[av.VideoFrame], play: Play, lasts: Callable[[], Fraction], folder: Path, cycle: Cycle
 ) -> Iterator[av.VideoFrame]:
     """The frames, and as often as `play` says again, each as long as it was the first time; spooled in `folder`.
 
-    Tells `cycle` before the first one comes again.
+    lasts: for how many seconds the last one is seen, known when it has come. Tells `cycle` before the first one comes
+    again.
     """
     if not play.again:
         yield from frames
@@ -98,7 +99,7 @@ def played(
         yield frame
     if spool is None:
         return
-    at = begins[-1] + round(1 / (rate * spool.like.time_base))
+    at = begins[-1] + round(lasts() / spool.like.time_base)
     lasts = [end - begin for begin, end in pairwise([*begins, at])]
     there, back = range(len(begins)), range(len(begins) - 2, 0, -1) if play.pingpong else ()
     cycle.seconds = sum(lasts[it] for it in (*there, *back)) * spool.like.time_base
@@ -122,9 +123,16 @@ class Fitted:
     """Pictures and their sound made one length, as `play` says; what was done is in `notes`, in words."""
 
     def __init__(
-        self, frames: Iterator[av.VideoFrame], sound: Sound | None, play: Play, rate: Fraction, notes: list[str]
+        self,
+        frames: Iterator[av.VideoFrame],
+        sound: Sound | None,
+        play: Play,
+        rate: Fraction,
+        notes: list[str],
+        lasts: Callable[[], Fraction],
     ):
         self.source, self.sound, self.play, self.rate, self.notes = frames, sound, play, rate, notes
+        self.lasts = lasts
         self.count, self.end = 0, Fraction(0)
 
     def frames(self) -> Iterator[av.VideoFrame]:
@@ -135,6 +143,12 @@ class Fitted:
                 self.notes.append(f"the picture was cut at {float(self.end):.2f} s, where the sound ends")
                 return
             self.count, self.end = self.count + 1, at + 1 / self.rate
+            yield frame
+        if not self.play.again and (more := self.lasts() - 1 / self.rate) > SLACK_SECONDS:
+            # Some containers have no room for how long the last one lasts.
+            frame.pts += round(more / frame.time_base)
+            self.count, self.end = self.count + 1, self.end + more
+            self.notes.append(f"its last picture, seen for {float(self.lasts()):.2f} s, is there twice")
             yield frame
         picture = self.end
         if self.play.sound == HOLD_PICTURE and self.sound:

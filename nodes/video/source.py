@@ -26,6 +26,8 @@ __all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "at_rate", "open
 STRIP_ROWS = 40
 # Less than this is the inexact clock of a container.
 GAP_SECONDS = 0.05
+# Pictures come in order, but for broken times of neighbours.
+RESTART_SECONDS = 0.25
 # A Matroska file is a header of some dozens of bytes, and this element.
 SEGMENT, HEAD_BYTES = b"\x18\x53\x80\x67", 256
 # Beyond it a file's own guess is its clock's and not its pictures'.
@@ -90,7 +92,7 @@ class TensorSource:
         rate = Fraction(rate)
         self.rate = rate.limit_denominator(1001) if rate >= 1 else 1 / (1 / rate).limit_denominator(1001)
         self.steady_rate = self.rate
-        self.time_base = 1 / self.rate
+        self.time_base = self.lasts = 1 / self.rate
         self.pixel_aspect = self.upright_aspect = Fraction(1)
         self.mended = 0
         self.pixel_format = pixel_format
@@ -179,6 +181,7 @@ class FileSource:
             length = float(whole) - max(start, begins)
             self.seconds = min(length, duration) if duration else length
             self.count = max(round(self.seconds * self.rate), 1)
+            self.lasts = 1 / self.rate
             self.first = int(start / video.time_base)
             self.end = int((start + duration) / video.time_base) if duration else None
             self.origin = self.first  # the pts that becomes 0, for the sound too; the first frame decoded corrects it
@@ -266,10 +269,14 @@ class FileSource:
             # FFmpeg's own decoders of VP8 and VP9 leave out the transparency.
             hidden = self.alpha and self.codec in ("vp8", "vp9") and "1" == video.metadata.get("alpha_mode")
             decoder = av.CodecContext.create(f"libvpx{'-vp9' * (self.codec == 'vp9')}", "r") if hidden else None
-            steady, last = self.is_steady(), None
+            steady, last, shift, usual = self.is_steady(), None, 0, 1
             for frame in self.decoded(container, video, decoder):
                 if frame.pts is None:
                     frame.pts = self.first if last is None else last + 1
+                elif last is not None and frame.pts + shift < last - RESTART_SECONDS / self.time_base:
+                    # Recordings put one behind the other begin to count again.
+                    shift = last + usual - frame.pts
+                frame.pts += shift
                 if self.end is not None and frame.pts >= self.end:
                     return
                 if frame.pts < self.first:
@@ -279,12 +286,17 @@ class FileSource:
                     if round(frame.rotation / 90) % 2:
                         self.upright_aspect = 1 / self.pixel_aspect
                 # A muxer takes rising times only, and broken files repeat some; no frame is dropped for that.
-                last = frame.pts if last is None else max(frame.pts, last + 1)
+                before, last = last, frame.pts if last is None else max(frame.pts, last + 1)
+                usual = last - before if before is not None else usual
                 frame.pts, frame.time_base = last - self.origin, self.time_base
                 if steady:
                     frame.pts = round(frame.pts * self.time_base * self.rate)
                     frame.time_base = 1 / self.rate
+                until = last + (frame.duration or 0)
                 yield frame
+            if last is not None and not self.hides_its_end:
+                whole = (video.start_time or 0) + video.duration if video.duration else until
+                self.lasts = max((whole - last) * self.time_base, 1 / self.rate)
 
     def is_steady(self) -> bool:
         """Whether the pictures of a Matroska file or WebM stand where its rate says, but for the coarse clock there."""
@@ -317,8 +329,7 @@ class FileSource:
         end = round((self.start + self.duration) * rate) if self.duration else None
         with self.open() as container:
             stream = next(it for it in container.streams.audio if it.codec_context)
-            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
-            position = None
+            resampler = coming = position = None
             for decoded in self.decoded(container, stream):
                 begins = round(decoded.pts * decoded.time_base * rate) if decoded.pts is not None else None
                 if position is None:
@@ -327,6 +338,9 @@ class FileSource:
                     # Some cameras and editors write no sound where there is none.
                     yield from silence(max(position, first) - first, begins - first, rate, layout)
                     position = begins
+                # Television changes it between two programmes.
+                if coming != (kind := (decoded.format.name, decoded.layout.name, decoded.sample_rate)):
+                    resampler, coming = av.AudioResampler(format="flt", layout=layout, rate=rate), kind
                 for frame in resampler.resample(decoded):
                     low = max(first - position, 0)
                     high = frame.samples if end is None else min(end - position, frame.samples)
@@ -354,8 +368,9 @@ def open_source(video: Input.Video, pixel_format: str = "yuv420p", poll: Callabl
     if not isinstance(video, Input.Video):
         raise VideoUnreadable(reason=f"it is no VIDEO but {video!r}")
     it = video.get_components()
-    if it.images.shape[-1] == 2:
-        raise VideoUnreadable(reason="its pictures have 2 channels; 1, 3 or 4 can be saved")
+    if it.images.ndim != 4 or it.images.shape[-1] not in (1, 3, 4) or 0 in it.images.shape[1:]:
+        size = "x".join(map(str, it.images.shape))
+        raise VideoUnreadable(reason=f"its pictures are {size}, and not frames x height x width x 1, 3 or 4")
     has_alpha = it.images.shape[-1] == 4
     shape = it.images.shape[:3]
     return TensorSource(lambda: it.images, shape, it.frame_rate, lambda: it.audio, pixel_format, has_alpha)

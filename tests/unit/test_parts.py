@@ -53,6 +53,12 @@ def test_what_was_left_goes_and_nothing_else(output):
     assert list(output.iterdir()) == [other] and not lines()
 
 
+def test_a_name_with_a_line_break_goes_too(output):
+    left(output, "one\ntwo")
+    parts.sweep()
+    assert list(output.iterdir()) == []
+
+
 def test_a_folder_of_pictures_goes_too(output):
     part = left(output)
     part.unlink()
