@@ -100,13 +100,13 @@ def played(
     if spool is None:
         return
     at = begins[-1] + round(lasts() / spool.like.time_base)
-    lasts = [end - begin for begin, end in pairwise([*begins, at])]
+    each = [end - begin for begin, end in pairwise([*begins, at])]
     there, back = range(len(begins)), range(len(begins) - 2, 0, -1) if play.pingpong else ()
-    cycle.seconds = sum(lasts[it] for it in (*there, *back)) * spool.like.time_base
+    cycle.seconds = sum(each[it] for it in (*there, *back)) * spool.like.time_base
     for index in chain(back, *repeat([*there, *back], play.loop_count)):
         frame = spool[index]
         frame.pts, frame.pict_type = at, 0
-        at += lasts[index]
+        at += each[index]
         yield frame
 
 

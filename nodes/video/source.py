@@ -295,8 +295,9 @@ class FileSource:
                 until = last + (frame.duration or 0)
                 yield frame
             if last is not None and not self.hides_its_end:
-                whole = (video.start_time or 0) + video.duration if video.duration else until
-                self.lasts = max((whole - last) * self.time_base, 1 / self.rate)
+                until = (video.start_time or 0) + video.duration if video.duration else until
+                until = min(until, self.end) if self.end is not None else until
+                self.lasts = max((until - last) * self.time_base, 1 / self.rate)
 
     def is_steady(self) -> bool:
         """Whether the pictures of a Matroska file or WebM stand where its rate says, but for the coarse clock there."""

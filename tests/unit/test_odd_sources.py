@@ -274,6 +274,14 @@ def test_the_last_picture_is_seen_as_long_as_it_was(saved, tmp_path, kind, key):
         assert float(probe(made)["audio"]["duration"]) == pytest.approx(float(length), abs=0.05)
 
 
+def test_a_cut_in_the_last_picture_ends_there(saved, tmp_path):
+    path = tmp_path / "still.mp4"
+    with_a_still_at_the_end(path, "mp4")
+    cut = InputImpl.VideoFromFile(str(path), start_time=0.5, duration=1.0)
+    _, written = saved(cut)
+    assert written.seconds == pytest.approx(1.0, abs=0.05)
+
+
 def test_a_still_in_the_middle_is_seen_as_long_as_it_was(tmp_path):
     path = tmp_path / "still.gif"
     with_a_still_at_the_end(path, "gif")
