@@ -141,8 +141,8 @@ def denoise(
 
     latents: normalized ones to start from, with plan.noise of noise. step(index, clean) is called after each step with
     the clean video so far. stock: as diffusers has it where Lightricks and ComfyUI do otherwise, the gates between
-    picture and sound and the places of keyframes; and to the last bit where the rest is that but for rounding. Raises
-    NotEnoughMemory, NotFinite and what Shot.shown raises; ComfyUI's interrupt passes through.
+    picture and sound and the places of keyframes; and each token modulated for itself, which differs by rounding.
+    Raises NotEnoughMemory, NotFinite and what Shot.shown raises; ComfyUI's interrupt passes through.
     """
     parts = [model.connectors, model.transformer]
     if shown := shot.shown:

@@ -96,7 +96,7 @@ def ltx2_step_6144() -> Row:
 
 
 def ltx23_step_640() -> Row:
-    # Here nothing but the tables stays from step to step, and products and attention, the same in both, are 94 % of it.
+    # Only the tables stay from step to step, and products, attention and GELU, the same in both, are 94 % of it.
     return step("ltx23_step_640", sampling.Shot(320, 256, 57, FPS), 7, 1.02, "2.3")
 
 
