@@ -1,6 +1,7 @@
 """The formats of Video Save, read from formats/*.json: a further format is a further file."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ WIDGETS = {"INT": io.Int.Input, "FLOAT": io.Float.Input, "COMBO": io.Combo.Input
 SEQUENCE, PICTURES = "image2", "%05d.png"
 # What an option of a format holds beside the arguments of its widget.
 OWN = ("type", "choices", "for")
+# From four cores on, what an encoder asks for itself is as much as Format.few_cores holds.
+FEW_CORES = 4
 # The values of the option "encoder".
 SOFTWARE, HARDWARE = "software", "hardware"
 
@@ -45,7 +48,9 @@ class Format:
     the one with "for": "hardware" chooses between SOFTWARE and HARDWARE.
     hardware: what the GPU's encoder is asked for instead: encoder, fixed, and other names (renamed), values and
     pixel_formats for those of the options.
-    fixed: the encoder's options that nobody chooses. tag: the codec's name in the file, where players insist on one.
+    fixed: the encoder's options that nobody chooses. few_cores: more of them on a machine of fewer than FEW_CORES,
+    where the encoder asks for so few threads that they wait for one another.
+    tag: the codec's name in the file, where players insist on one.
     shown: how the editor shows it: as "video", as "image", or, where it can play neither, by an H.264 "preview".
     max_rate: so many pictures a second the container's clock can tell apart; browsers show 100 ms where GIF or WebP
     say 10 or less. min_side: of smaller pictures the encoder does not say that it cannot take them: x265 writes outside
@@ -63,6 +68,7 @@ class Format:
     shown: str = "video"
     pixel_format: str = ""
     fixed: dict[str, str] = field(default_factory=dict)
+    few_cores: dict[str, str] = field(default_factory=dict)
     tag: str = ""
     max_rate: int | None = None
     min_side: int = 0
@@ -78,12 +84,16 @@ class Format:
             made.append(WIDGETS[option["type"]](optional=True, **given))
         return made
 
+    def unchosen(self) -> dict[str, str]:
+        """The encoder's options that nobody chooses, on this machine."""
+        return self.fixed | (self.few_cores if os.cpu_count() < FEW_CORES else {})
+
     def settings(self, given: dict) -> Settings:
         """What the values given ask of the encoder, the defaults standing in for those that are absent.
 
         Raises OutOfRange and NotOneOf.
         """
-        pixel_format, encoder, muxer = self.pixel_format, dict(self.fixed), {}
+        pixel_format, encoder, muxer = self.pixel_format, self.unchosen(), {}
         for option in self.options:
             # The host passes an absent optional input of a DynamicCombo as None.
             value = given.get(option["id"])
@@ -109,7 +119,7 @@ class Format:
         asked, other = self.settings(given), self.hardware
         options = dict(other["fixed"])
         for name, value in asked.options.items():
-            if name not in self.fixed:
+            if name not in self.unchosen():
                 options[other["renamed"].get(name, name)] = other["values"].get(name, {}).get(value, value)
         pixel_format = other["pixel_formats"].get(asked.pixel_format, asked.pixel_format)
         return Settings(other["encoder"], pixel_format, options, asked.muxer)

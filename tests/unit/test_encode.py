@@ -473,7 +473,7 @@ def test_frames_are_made_in_inference_mode_and_a_few_at_a_time(tmp_path):
 
 def test_absent_options_take_their_defaults():
     found = H264.settings({"format": "mp4-h264", "crf": None, "preset": None, "bit_depth": None})
-    assert (found.pixel_format, found.options) == ("yuv420p", {"crf": "19", "preset": "medium"})
+    assert (found.pixel_format, found.options) == ("yuv420p", {**H264.unchosen(), "crf": "19", "preset": "medium"})
 
 
 def test_a_copy_keeps_what_an_edit_list_hides_hidden(tmp_path):

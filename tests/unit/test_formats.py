@@ -1,6 +1,8 @@
 """Every format of Video Save, written, then read by ffprobe, FFmpeg or Pillow, which are not ours."""
 
 import json
+import os
+import re
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -303,3 +305,25 @@ def test_a_file_of_limited_range_becomes_pictures_of_full_range(target, key):
     assert probe(made / "00001.png" if made.is_dir() else made)["video"]["color_range"] == "pc"
     picture = rgba(made)[0]
     assert picture[:, :40, :3].max() <= 2 and picture[:, 56:, :3].min() >= 253
+
+
+def test_few_cores_are_kept_busy(target, monkeypatch, tmp_path):
+    """x264, which writes into its first picture what it was asked for; NVENC has no such options."""
+    video = video_of(moving(4, height=256, width=64))
+
+    def asked(path: Path) -> bytes:
+        return re.search(rb"threads=\d+ lookahead_threads=\d+", path.read_bytes())[0]
+
+    with av.open(str(tmp_path / "bare.mp4"), "w") as bare:
+        stream = bare.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt, stream.thread_type = 64, 256, "yuv420p", "FRAME"
+        frames = [av.VideoFrame(64, 256, "yuv420p") for _ in range(4)]
+        bare.mux([packet for frame in (*frames, None) for packet in stream.encode(frame)])
+    found = {}
+    for cores in (2, 4):
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        path, _ = saved(video, target, "mp4-h264")
+        found[cores] = asked(path)
+        hardware = format_of({"format": "mp4-h264"}).hardware_settings({"encoder": "hardware"})
+        assert not {"threads", "x264-params"} & set(hardware.options)
+    assert found == {2: b"threads=6 lookahead_threads=2", 4: asked(tmp_path / "bare.mp4")}
