@@ -2,6 +2,7 @@
 
 import io
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -155,36 +156,39 @@ class FileSource:
     ):
         self.file, self.start, self.duration, self.poll = file, start, duration, poll
         self.alpha, self.options = alpha, options
-        with self.open() as container:
-            video = container.streams.video[0]
-            self.rate = video.average_rate or video.guessed_rate or Fraction(1)
-            # Of a file whose frames do not last equally long, the rate where they are shortest.
-            guessed = video.guessed_rate or self.rate
-            self.steady_rate = guessed if self.rate < guessed <= MOST_STEADY else self.rate
-            self.time_base = video.time_base
-            self.width, self.height = video.width, video.height
-            self.pixel_aspect = self.upright_aspect = video.sample_aspect_ratio or Fraction(1)
-            self.container = container.format.name
-            self.brand = container.metadata.get("major_brand", "")
-            self.codec = video.codec.canonical_name
-            self.pixel_format = video.codec_context.pix_fmt
-            self.audio_codecs = [it.codec.canonical_name for it in container.streams.audio if it.codec_context]
-            hidden = [it.is_discard for it in video.index_entries]
-            # An edit list can hide the end too, which a copied file would show again; a hidden start it keeps hidden.
-            self.hides_its_end = True in hidden[hidden.index(False) :] if False in hidden else False
-            # The container's own duration is that of its longest stream, which may be the sound.
-            whole = Fraction(container.duration or 0, av.time_base)
-            if video.duration:
-                whole = video.duration * video.time_base
-            # A Matroska file's is the time when it ends.
-            begins = (container.start_time or 0) / av.time_base if "matroska" in self.container else 0
-            length = float(whole) - max(start, begins)
-            self.seconds = min(length, duration) if duration else length
-            self.count = max(round(self.seconds * self.rate), 1)
-            self.lasts = 1 / self.rate
-            self.first = int(start / video.time_base)
-            self.end = int((start + duration) / video.time_base) if duration else None
-            self.origin = self.first  # the pts that becomes 0, for the sound too; the first frame decoded corrects it
+        container = self.open_file()
+        self.unread = [container]
+        # It and its streams hold one another: by itself it would stay open for long.
+        weakref.finalize(self, container.close)
+        video = container.streams.video[0]
+        self.rate = video.average_rate or video.guessed_rate or Fraction(1)
+        # Of a file whose frames do not last equally long, the rate where they are shortest.
+        guessed = video.guessed_rate or self.rate
+        self.steady_rate = guessed if self.rate < guessed <= MOST_STEADY else self.rate
+        self.time_base = video.time_base
+        self.width, self.height = video.width, video.height
+        self.pixel_aspect = self.upright_aspect = video.sample_aspect_ratio or Fraction(1)
+        self.container = container.format.name
+        self.brand = container.metadata.get("major_brand", "")
+        self.codec = video.codec.canonical_name
+        self.pixel_format = video.codec_context.pix_fmt
+        self.audio_codecs = [it.codec.canonical_name for it in container.streams.audio if it.codec_context]
+        hidden = [it.is_discard for it in video.index_entries]
+        # An edit list can hide the end too, which a copied file would show again; a hidden start it keeps hidden.
+        self.hides_its_end = True in hidden[hidden.index(False) :] if False in hidden else False
+        # The container's own duration is that of its longest stream, which may be the sound.
+        whole = Fraction(container.duration or 0, av.time_base)
+        if video.duration:
+            whole = video.duration * video.time_base
+        # A Matroska file's is the time when it ends.
+        begins = (container.start_time or 0) / av.time_base if "matroska" in self.container else 0
+        length = float(whole) - max(start, begins)
+        self.seconds = min(length, duration) if duration else length
+        self.count = max(round(self.seconds * self.rate), 1)
+        self.lasts = 1 / self.rate
+        self.first = int(start / video.time_base)
+        self.end = int((start + duration) / video.time_base) if duration else None
+        self.origin = self.first  # the pts that becomes 0, for the sound too; the first frame decoded corrects it
 
     @property
     def bytes(self) -> int:
@@ -200,18 +204,26 @@ class FileSource:
     def trimmed(self) -> bool:
         return bool(self.start or self.duration)
 
-    @contextmanager
-    def open(self) -> Iterator[av.container.InputContainer]:
-        """The file, to be read. Raises VideoUnreadable."""
-        # Picture and sound are read side by side, each with its own position.
+    def open_file(self) -> av.container.InputContainer:
         file = io.BytesIO(self.file.getbuffer()) if isinstance(self.file, io.BytesIO) else self.file
         try:
             container = av.open(file, options=self.options)
         except (av.FFmpegError, OSError) as error:
             raise self.unreadable(error) from error
+        if not container.streams.video:
+            container.close()
+            raise VideoUnreadable(reason="it has no picture")
+        return container
+
+    @contextmanager
+    def open(self) -> Iterator[av.container.InputContainer]:
+        """The file, to be read from its beginning. Raises VideoUnreadable."""
+        # Picture and sound are read side by side, each in a thread and with a position of its own.
+        try:
+            container = self.unread.pop()
+        except IndexError:
+            container = self.open_file()
         with container:
-            if not container.streams.video:
-                raise VideoUnreadable(reason="it has no picture")
             yield container
 
     def packets(self, container: av.container.InputContainer, streams: list[av.stream.Stream]) -> Iterator[av.Packet]:

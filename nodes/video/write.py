@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import os
 import re
 import shutil
 import tomllib
@@ -73,7 +74,20 @@ def publish(part: Path, target: paths.Target, extension: str) -> Path:
 
 def name(part: Path, final: Path) -> Path:
     """Give a finished file or folder this name. Raises FileExistsError where something has it."""
-    # Only this is atomic on every file system that people save to; a hard link is not to be had on some.
+    try:
+        os.link(part, final)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A folder, or a file system without hard links. A rename is atomic on each, but onto a file ext4 first writes
+        # out all of the new one.
+        return rename(part, final)
+    part.unlink()
+    return final
+
+
+def rename(part: Path, final: Path) -> Path:
+    """As name(), where a name cannot be given to what has one."""
     final.mkdir() if part.is_dir() else final.touch(exist_ok=False)
     try:
         return part.replace(final)

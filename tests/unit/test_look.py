@@ -1,8 +1,10 @@
 """What a saved video says of itself, and pictures of it."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from xavi9videos.nodes import errors
 from xavi9videos.nodes.host.paths import Target
 from xavi9videos.nodes.video.formats import all_formats
 from xavi9videos.nodes.video.look import POSTERS, probe, still
-from xavi9videos.nodes.video.source import open_source
+from xavi9videos.nodes.video.source import FileSource, open_source
 from xavi9videos.nodes.video.write import save_poster, write
 
 COLOURS = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
@@ -41,6 +43,16 @@ def test_the_last_is_the_very_last_and_the_first_the_very_first(tmp_path):
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=rate))
         path, _ = write(open_source(video), Target(tmp_path, "v", 1, ""), {"format": "webm-vp9"}, None, {})
         assert [round(np.asarray(still(path, it)).mean() / 255 * 29) for it in (0, 10 / 29, 1)] == [0, 10, 29]
+
+
+def test_a_file_is_opened_once_to_be_probed_and_never_left_open(tmp_path, monkeypatch):
+    path, opened, plain = saved(tmp_path, "mp4-h264"), [], av.open
+    monkeypatch.setattr(av, "open", lambda file, **options: opened.append(file) or plain(file, **options))
+    handles = len(os.listdir("/proc/self/fd"))
+    probe(path)
+    assert opened == [str(path)]
+    FileSource(str(path), 0, 0, lambda: None)
+    assert len(os.listdir("/proc/self/fd")) == handles
 
 
 def test_a_box_is_never_left_and_nothing_is_enlarged(tmp_path):

@@ -49,6 +49,23 @@ def write(request, tmp_path, target):
     return lambda to=target: nodes.write(source, to, {"format": request.param, "crf": 1}, None, {})
 
 
+@pytest.fixture
+def no_links(monkeypatch):
+    """A file system as exFAT, or a network's."""
+
+    def link(old, new):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.fixture(params=["links", "no_links"])
+def any_disk(request):
+    if request.param == "no_links":
+        request.getfixturevalue("no_links")
+
+
+@pytest.mark.usefixtures("any_disk")
 def test_sixteen_threads_lose_and_overwrite_nothing(target):
     def publish_ten(thread):
         for index in range(10):
@@ -64,6 +81,7 @@ def test_sixteen_threads_lose_and_overwrite_nothing(target):
     assert max(it.name for it in found) == "v_00160_.mp4"
 
 
+@pytest.mark.usefixtures("any_disk")
 def test_a_file_that_appears_after_the_counter_was_read_is_kept(target):
     theirs = [target.folder / f"v_{number:05}_.mp4" for number in (1, 2, 4)]
     for path in theirs:
@@ -76,6 +94,7 @@ def test_a_file_that_appears_after_the_counter_was_read_is_kept(target):
     assert [it.read_text() for it in theirs] == ["theirs"] * 3
 
 
+@pytest.mark.usefixtures("no_links")
 @pytest.mark.parametrize("failure", [OSError(errno.EIO, "no"), KeyboardInterrupt()])
 def test_the_placeholder_goes_when_the_last_step_fails(target, monkeypatch, failure):
     def replace(self, final):
