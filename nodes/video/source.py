@@ -16,6 +16,7 @@ from comfy_api.latest import Input, InputImpl
 
 from ..errors import VideoEmpty, VideoUnreadable
 from .lazy import LazyVideo
+from .matroska import HEAD_BYTES, promised
 from .planes import BITS, frame_of
 from .shape import PALETTE, at_rate, shaped
 from .sound import LAYOUTS, Sound, silence, sound_frame, tensor_sound
@@ -29,8 +30,8 @@ STRIP_ROWS = 40
 GAP_SECONDS = 0.05
 # Pictures come in order, but for broken times of neighbours.
 RESTART_SECONDS = 0.25
-# A Matroska file is a header of some dozens of bytes, and this element.
-SEGMENT, HEAD_BYTES = b"\x18\x53\x80\x67", 256
+# What the format of the new file cannot hold, where the pictures have it at all.
+NO_ALPHA = "its transparency, where it has any, was left out"
 # Beyond it a file's own guess is its clock's and not its pictures'.
 MOST_STEADY = 240
 
@@ -42,23 +43,6 @@ def keeps_alpha(pixel_format: str) -> bool:
 def is_deep(pixel_format: str) -> bool:
     """Whether it holds more than 8 bits of a value."""
     return max(it.bits for it in av.VideoFormat(pixel_format).components) > 8
-
-
-def vint(data: bytes, at: int) -> tuple[int | None, int]:
-    """A variable-size number, None where it stands for unknown, and where it ends (RFC 8794, section 4)."""
-    length = 9 - data[at].bit_length()
-    unknown = (1 << 7 * length) - 1
-    value = int.from_bytes(data[at : at + length]) & unknown
-    return None if value == unknown else value, at + length
-
-
-def promised(head: bytes) -> int:
-    """Bytes of the Matroska file or WebM that begins so; 0 where it was written as a stream (RFC 9559, section 5.1)."""
-    size, at = vint(head, 4)
-    if size is None or head[at + size : at + size + 4] != SEGMENT:
-        return 0
-    size, at = vint(head, at + size + 4)
-    return at + size if size is not None else 0
 
 
 def is_elsewhere(image: torch.Tensor) -> bool:
@@ -98,6 +82,7 @@ class TensorSource:
         self.mended = 0
         self.pixel_format = pixel_format
         self.channels = 4 if has_alpha and keeps_alpha(pixel_format) else 3
+        self.alpha_lost = has_alpha and self.channels == 3
         deep = is_deep(pixel_format)
         self.scale, self.dtype = (65535, np.uint16) if deep else (255, np.uint8)
         self.format = {3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}[self.channels][deep]
@@ -139,7 +124,8 @@ class TensorSource:
 
     def notes(self) -> list[str]:
         """What is to be said of its pictures."""
-        return [f"{self.mended} values of its pictures were NaN and are black"] if self.mended else []
+        mended = f"{self.mended} values of its pictures were NaN and are black"
+        return [NO_ALPHA] * self.alpha_lost + [mended] * bool(self.mended)
 
 
 class FileSource:
@@ -172,6 +158,7 @@ class FileSource:
         self.brand = container.metadata.get("major_brand", "")
         self.codec = video.codec.canonical_name
         self.pixel_format = video.codec_context.pix_fmt
+        self.hides_alpha = self.codec in ("vp8", "vp9") and video.metadata.get("alpha_mode") == "1"
         self.audio_codecs = [it.codec.canonical_name for it in container.streams.audio if it.codec_context]
         hidden = [it.is_discard for it in video.index_entries]
         # An edit list can hide the end too, which a copied file would show again; a hidden start it keeps hidden.
@@ -279,8 +266,8 @@ class FileSource:
             video = container.streams.video[0]
             video.thread_type = "AUTO"
             # FFmpeg's own decoders of VP8 and VP9 leave out the transparency.
-            hidden = self.alpha and self.codec in ("vp8", "vp9") and "1" == video.metadata.get("alpha_mode")
-            decoder = av.CodecContext.create(f"libvpx{'-vp9' * (self.codec == 'vp9')}", "r") if hidden else None
+            name = f"libvpx{'-vp9' * (self.codec == 'vp9')}"
+            decoder = av.CodecContext.create(name, "r") if self.alpha and self.hides_alpha else None
             steady, last, shift, usual = self.is_steady(), None, 0, 1
             for frame in self.decoded(container, video, decoder):
                 if frame.pts is None:
@@ -326,7 +313,8 @@ class FileSource:
         )
 
     def notes(self) -> list[str]:
-        return []
+        has_alpha = self.hides_alpha or keeps_alpha(self.pixel_format)
+        return [NO_ALPHA] if has_alpha and not self.alpha else []
 
     def sound(self) -> Sound | None:
         if not self.audio_codecs:

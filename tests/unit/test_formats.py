@@ -137,9 +137,10 @@ def test_colours_are_right_and_said(target, key):
 def test_transparency_is_kept(target, key):
     alpha = torch.zeros(4, 64, 96, 1)
     alpha[:, :, 48:] = 1
-    path, _ = saved(video_of(torch.cat([moving(4, 64, 96) * 0.5 + 0.25, alpha], -1)), target, key, **CLEAR[key])
+    video = video_of(torch.cat([moving(4, 64, 96) * 0.5 + 0.25, alpha], -1))
+    path, written = saved(video, target, key, **CLEAR[key])
     found = rgba(path)
-    assert len(found) == 4
+    assert len(found) == 4 and not any("transparency" in it for it in written.notes)
     for picture in found:
         # Away from the edge, which lossy coding blurs.
         assert picture[:, :40, 3].max() <= 4 and picture[:, 56:, 3].min() >= 251
@@ -148,7 +149,8 @@ def test_transparency_is_kept(target, key):
 @pytest.mark.parametrize("key", sorted(set(KNOWN) - {"gif", "webp"}))
 def test_pictures_that_are_transparent_lose_only_that_where_nothing_else_was_asked(target, key):
     images = torch.cat([moving(3, 64, 96), torch.zeros(3, 64, 96, 1)], -1)
-    path, _ = saved(video_of(images), target, key)
+    path, written = saved(video_of(images), target, key)
+    assert ["transparency" in it for it in written.notes] == [True]
     assert np.abs(rgba(path)[0][..., :3] / 255 - images[0, ..., :3].numpy()).mean() < 0.03
 
 
@@ -258,8 +260,10 @@ def test_a_transparent_webm_that_is_loaded_stays_transparent(target):
     path, _ = saved(video_of(images), target, "webm-vp9", pixels="8 bit with alpha")
     again = InputImpl.VideoFromFile(str(path))
     for key, options in (("png", CLEAR["png"]), ("auto", {})):
-        made, _ = saved(again, target, key, **options)
-        assert max(it[..., 3].max() for it in rgba(made)) <= 4, key
+        made, written = saved(again, target, key, **options)
+        assert max(it[..., 3].max() for it in rgba(made)) <= 4 and not written.notes, key
+    _, written = saved(again, target, "mp4-h264")
+    assert ["transparency" in it for it in written.notes] == [True]
 
 
 def test_ten_bit_is_asked_of_the_source_and_of_the_encoder(target):

@@ -1,0 +1,21 @@
+"""How long a Matroska file or WebM says that it is: a download that stopped ends without an error."""
+
+# A file is a header of some dozens of bytes, and this element.
+SEGMENT, HEAD_BYTES = b"\x18\x53\x80\x67", 256
+
+
+def vint(data: bytes, at: int) -> tuple[int | None, int]:
+    """A variable-size number, None where it stands for unknown, and where it ends (RFC 8794, section 4)."""
+    length = 9 - data[at].bit_length()
+    unknown = (1 << 7 * length) - 1
+    value = int.from_bytes(data[at : at + length]) & unknown
+    return None if value == unknown else value, at + length
+
+
+def promised(head: bytes) -> int:
+    """Bytes of the Matroska file or WebM that begins so; 0 where it was written as a stream (RFC 9559, section 5.1)."""
+    size, at = vint(head, 4)
+    if size is None or head[at + size : at + size + 4] != SEGMENT:
+        return 0
+    size, at = vint(head, at + size + 4)
+    return at + size if size is not None else 0
