@@ -43,9 +43,15 @@ def compared(name: str, ours: list[float], peer: list[float], unit: str, sense: 
 
 
 def paired(runs: int, ours: Callable[[], float], peer: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Both measured in turn, so that whatever else the machine does meets both; the first run warms up as well."""
-    pairs = [(ours(), peer()) for _ in range(runs)]
-    return [it[0] for it in pairs], [it[1] for it in pairs]
+    """Both measured in turn, so that whatever else the machine does meets both; the first run warms up as well.
+
+    Each is the first of every other pair: a machine that slows down or leaves work behind does so for both.
+    """
+    found = [], []
+    for index in range(runs):
+        for which in (0, 1) if index % 2 else (1, 0):
+            found[which].append((ours, peer)[which]())
+    return found
 
 
 def in_turns(ours: Callable[[Callable], object], peer: Callable[[Callable], object]) -> list[list[float]]:

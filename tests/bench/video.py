@@ -52,7 +52,7 @@ def video_save() -> Row:
         def peer() -> float:
             return FRAMES / seconds(lambda: video.save_to(str(folder / "peer.mp4"), metadata=TAGS))
 
-        row = compared("video_save", *paired(7, ours, peer), "frames/s", ">=", 1.15)
+        row = compared("video_save", *paired(11, ours, peer), "frames/s", ">=", 1.15)
         assert {pictures(path) for path in folder.iterdir()} == {FRAMES}
     return row
 
@@ -131,6 +131,6 @@ def video_passthrough() -> Row:
             copy.unlink(missing_ok=True)
             return size / seconds(lambda: subprocess.run(command, check=True))
 
-        row = compared("video_passthrough", *paired(7, ours, peer), "MB/s", ">=", 0.4)
+        row = compared("video_passthrough", *paired(41, ours, peer), "MB/s", ">=", 0.4)
         assert {pictures(path) for path in folder.iterdir()} == {pictures(source)}
     return row
