@@ -16,7 +16,7 @@ WIDGETS = {"INT": io.Int.Input, "FLOAT": io.Float.Input, "COMBO": io.Combo.Input
 SEQUENCE, PICTURES = "image2", "%05d.png"
 # What an option of a format holds beside the arguments of its widget.
 OWN = ("type", "choices", "for")
-# From four cores on, what an encoder asks for itself is as much as Format.few_cores holds.
+# From four cores on x264 asks for as many threads by itself, one and a half for each.
 FEW_CORES = 4
 # The values of the option "encoder".
 SOFTWARE, HARDWARE = "software", "hardware"

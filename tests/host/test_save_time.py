@@ -102,13 +102,13 @@ def test_a_number_that_comes_by_a_link_is_named(server, clip):
 def test_what_a_killed_server_left_is_removed_at_its_next_start_and_no_other_servers_part(tmp_path, server, clip):
     output = server.base / "output"
     # Minutes of work: the other server must not be done before the next one has started.
-    write_file(server.base / "input" / "long.mp4", frames=240)
+    write_file(server.base / "input" / "left.mp4", frames=240)
     long = {"format": "mp4-h264", "format.preset": "veryslow", "loop_count": 1000}
     shared = ["--output-directory", output, "--input-directory", server.base / "input"]
     try:
         with ComfyHost(tmp_path, args=shared) as killed:
             for host, name in ((killed, "killed"), (server, "other")):
-                host.post(graph(f"left/{name}", "long.mp4", **long))
+                host.post(graph(f"left/{name}", "left.mp4", **long))
             until(lambda: len(parts(output)) == 2)
             os.killpg(killed.process.pid, signal.SIGKILL)
             killed.process.wait()
