@@ -16,7 +16,7 @@ from comfy_api.latest import Input, InputImpl
 
 from ..errors import VideoEmpty, VideoUnreadable
 from .lazy import LazyVideo
-from .matroska import HEAD_BYTES, promised
+from .matroska import HEAD_BYTES, exact_rate, promised
 from .planes import BITS, frame_of
 from .shape import PALETTE, at_rate, shaped
 from .sound import LAYOUTS, Sound, silence, sound_frame, tensor_sound
@@ -147,9 +147,9 @@ class FileSource:
         # It and its streams hold one another: by itself it would stay open for long.
         weakref.finalize(self, container.close)
         video = container.streams.video[0]
-        self.rate = video.average_rate or video.guessed_rate or Fraction(1)
+        self.rate = exact_rate(video.average_rate or video.guessed_rate or Fraction(1))
         # Of a file whose frames do not last equally long, the rate where they are shortest.
-        guessed = video.guessed_rate or self.rate
+        guessed = exact_rate(video.guessed_rate or self.rate)
         self.steady_rate = guessed if self.rate < guessed <= MOST_STEADY else self.rate
         self.time_base = video.time_base
         self.width, self.height = video.width, video.height

@@ -173,7 +173,7 @@ def test_an_option_that_came_by_a_link_is_named(saved, key, options, error):
         saved(tensor(torch.zeros(1, 64, 64, 3)), key, **options)
 
 
-@pytest.mark.parametrize("rate", [Fraction(24), Fraction(30000, 1001), Fraction(60)])
+@pytest.mark.parametrize("rate", [Fraction(24), Fraction(30000, 1001), Fraction(60000, 1001), Fraction(60)])
 def test_a_steady_matroska_file_keeps_its_exact_rate(saved, tmp_path, rate):
     first, _ = saved(tensor(moving(70, 64, 64), rate), "mkv-ffv1")
     for source in (file(first), InputImpl.VideoFromFile(str(first), start_time=0.5)):
