@@ -85,23 +85,27 @@ def copy(
         streams = [old.streams.video[0]]
         if sound is None and keep_sound:
             streams += [it for it in old.streams.audio if it.codec_context]
-        left_out = len([it for it in old.streams if it.type not in ("video", "audio")])
         tags = {key: old.metadata[key] for key in ABOUT if key in old.metadata} | tags
         room = index_bytes(streams, tags) if sound is None and source.bytes >= LARGE_BYTES else 0
         with open_output(path, container, tags, room) as output:
             new = {it.index: output.add_stream_from_template(it) for it in streams}
             for it in streams:
                 new[it.index].metadata["language"] = it.language or "und"
+            if source.hides_alpha:
+                # Without it no player looks for the transparency that is stored beside the picture.
+                new[streams[0].index].metadata["alpha_mode"] = "1"
             if streams[0].codec_context.codec_tag == PLAYED_BY_APPLE:
                 new[streams[0].index].codec_context.codec_tag = PLAYED_BY_APPLE
             soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
+            # A cut, and another sound, begin with the first picture.
+            begins = source.origin if source.trimmed else max(streams[0].start_time or 0, 0) if sound else 0
             for packet in source.packets(old, streams):
                 if packet.dts is None:
                     continue
-                if source.trimmed:
-                    began = source.origin * source.time_base
-                    shift = round(began / packet.time_base)
-                    if not source.inside(int(packet.pts * packet.time_base / source.time_base)) or packet.pts < shift:
+                if begins or source.trimmed:
+                    shift = round(begins * source.time_base / packet.time_base)
+                    at = int(packet.pts * packet.time_base / source.time_base)
+                    if source.trimmed and (not source.inside(at) or packet.pts < shift):
                         continue
                     packet.pts -= shift
                     packet.dts -= shift
@@ -116,13 +120,11 @@ def copy(
                 output.mux_one(packet)
             if not source.trimmed and streams[0].duration:
                 # Where pictures are stored in another order, a packet does not know its duration.
-                end = min(end, (streams[0].start_time or 0) + streams[0].duration)
+                end = min(end, (streams[0].start_time or 0) - begins + streams[0].duration)
             length = Fraction(end * streams[0].time_base)
             if soundtrack:
                 soundtrack.end_at(length, lambda: step(done))
         context = streams[0].codec_context
         size = (context.width, context.height)
         notes = [*length_notes(sound, length), *sound_notes(sound)]
-        if left_out:
-            notes.append(f"{left_out} of its tracks, subtitles or data, were left out")
-        return Written(source.codec, "copy", done, *size, float(length), source.rate, notes)
+        return Written(source.codec, "copy", done, *size, float(length), source.rate, notes + source.left_out)

@@ -15,7 +15,8 @@ from ..errors import OutOfRange, VideoEmpty
 from ..host import progress
 from .lazy import LazyVideo
 from .sound import Sound
-from .source import FileSource, Source, at_rate, is_deep, open_source, shaped
+from .source import FileSource, Source, at_rate, open_source, shaped
+from .tensors import is_deep
 
 DEEP = "rgb48le"  # holds what a source of up to 16 bits has; of 8 bits FFmpeg makes white one level darker
 LONGEST_OVERLAP = 1000

@@ -20,7 +20,8 @@ def promised(head: bytes) -> int:
     A download that stopped ends without an error.
     """
     size, at = vint(head, 4)
-    if size is None or head[at + size : at + size + 4] != SEGMENT:
+    # The number after it is one of eight bytes at most.
+    if size is None or at + size + 12 > len(head) or head[at + size : at + size + 4] != SEGMENT:
         return 0
     size, at = vint(head, at + size + 4)
     return at + size if size is not None else 0

@@ -110,6 +110,15 @@ def pieces(frame: av.AudioFrame, most: int, rate: int, layout: str) -> Iterator[
         yield sound_frame(samples[at : at + most], rate, layout, frame.pts + at)
 
 
+def unbroken(sound: Sound) -> Iterator[av.AudioFrame]:
+    """All its frames, with silence before them and wherever it has none."""
+    end = 0
+    for frame in sound.frames:
+        yield from silence(end, frame.pts, sound.rate, sound.layout)
+        yield frame
+        end = frame.pts + frame.samples
+
+
 def repeated(make: Callable[[], Sound | None], cycle: Cycle) -> Sound | None:
     """The sound again and again, without an end, and with each cycle from its beginning; None where there is none."""
     first = make()
@@ -126,7 +135,7 @@ def repeated(make: Callable[[], Sound | None], cycle: Cycle) -> Sound | None:
         sound, start, cycles = first, 0, 0
         while sound:
             end = start
-            for piece in (piece for frame in sound.frames for piece in pieces(frame, most, rate, layout)):
+            for piece in (piece for frame in unbroken(sound) for piece in pieces(frame, most, rate, layout)):
                 begin, stop = start + piece.pts, stop_of(cycles)
                 if begin + piece.samples > stop:
                     if begin < stop:

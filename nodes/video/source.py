@@ -3,129 +3,31 @@
 import io
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 
 import av
-import numpy as np
-import torch
 from comfy_api.latest import Input, InputImpl
 
-from ..errors import VideoEmpty, VideoUnreadable
+from ..errors import VideoUnreadable
 from .lazy import LazyVideo
 from .matroska import HEAD_BYTES, exact_rate, promised
-from .planes import BITS, frame_of
-from .shape import PALETTE, at_rate, shaped
-from .sound import LAYOUTS, Sound, silence, sound_frame, tensor_sound
+from .shape import at_rate, shaped
+from .sound import LAYOUTS, SLACK_SECONDS, Sound, silence, sound_frame
+from .tensors import NO_ALPHA, TensorSource, keeps_alpha
 
 __all__ = ["FileSource", "LazyVideo", "Source", "TensorSource", "at_rate", "open_end", "open_source", "shaped"]
 
-# So much of a frame stays in the processor's cache: a 1080p frame takes 4 ms instead of 33, and no thread of torch
-# competes with the encoder's.
-STRIP_ROWS = 40
 # Less than this is the inexact clock of a container.
 GAP_SECONDS = 0.05
 # Pictures come in order, but for broken times of neighbours.
 RESTART_SECONDS = 0.25
-# What the format of the new file cannot hold, where the pictures have it at all.
-NO_ALPHA = "its transparency, where it has any, was left out"
+# Microseconds, and longer than any file.
+WHOLE = 10**15
 # Beyond it a file's own guess is its clock's and not its pictures'.
 MOST_STEADY = 240
-
-
-def keeps_alpha(pixel_format: str) -> bool:
-    return pixel_format == PALETTE or any(it.is_alpha for it in av.VideoFormat(pixel_format).components)
-
-
-def is_deep(pixel_format: str) -> bool:
-    """Whether it holds more than 8 bits of a value."""
-    return max(it.bits for it in av.VideoFormat(pixel_format).components) > 8
-
-
-def is_elsewhere(image: torch.Tensor) -> bool:
-    """Whether it has to be fetched before the processor can read it."""
-    return image.device.type != "cpu"
-
-
-class TensorSource:
-    """A VIDEO whose frames are float tensors [height, width, 1, 3 or 4], values 0..1, on any device.
-
-    images() and audio() are asked for them when they are needed, so that a VIDEO can make them then. pixel_format: the
-    encoder's, which says how many bits of a value are kept, and whether a fourth channel is; has_alpha: there is one.
-    """
-
-    def __init__(
-        self,
-        images: Callable[[], Iterable[torch.Tensor]],
-        shape: tuple[int, int, int],
-        rate: Fraction,
-        audio: Callable[[], Input.Audio | None],
-        pixel_format: str = "yuv420p",
-        has_alpha: bool = False,
-    ):
-        # A repeated sound is asked for again and again.
-        self.images, self.audio = images, cache(audio)
-        self.count, self.height, self.width = shape
-        if not self.count:
-            raise VideoEmpty(reason="its image batch is empty")
-        if rate <= 0:
-            raise VideoUnreadable(reason=f"its frame rate is {rate}")
-        # CreateVideo makes its Fraction from a float: 29.97002997 must become 30000/1001 again.
-        rate = Fraction(rate)
-        self.rate = rate.limit_denominator(1001) if rate >= 1 else 1 / (1 / rate).limit_denominator(1001)
-        self.steady_rate = self.rate
-        self.time_base = self.lasts = 1 / self.rate
-        self.pixel_aspect = self.upright_aspect = Fraction(1)
-        self.mended = 0
-        self.pixel_format = pixel_format
-        self.channels = 4 if has_alpha and keeps_alpha(pixel_format) else 3
-        self.alpha_lost = has_alpha and self.channels == 3
-        deep = is_deep(pixel_format)
-        self.scale, self.dtype = (65535, np.uint16) if deep else (255, np.uint8)
-        self.format = {3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}[self.channels][deep]
-
-    def frames(self) -> Iterator[av.VideoFrame]:
-        """The frames; those of a GPU already in the encoder's pixel format, where that is one of BITS."""
-        channels, self.mended = self.channels, 0
-        strip = np.empty((STRIP_ROWS, self.width, channels), np.float32)
-        for index, image in enumerate(self.images()):
-            image = image[..., :channels].float()
-            if image.shape[-1] == 1:
-                image = image.expand(-1, -1, channels)
-            if self.pixel_format in BITS and is_elsewhere(image):
-                self.mended += int(image.isnan().sum())
-                frame = frame_of(image.nan_to_num(0).clamp(0, 1), self.pixel_format)
-                frame.pts, frame.time_base = index, self.time_base
-                yield frame
-                continue
-            values = image.cpu().numpy()
-            frame = av.VideoFrame(self.width, self.height, self.format)
-            lines = np.frombuffer(frame.planes[0], self.dtype).reshape(self.height, -1)
-            pixels = lines[:, : channels * self.width].reshape(values.shape)
-            for top in range(0, self.height, STRIP_ROWS):
-                part = strip[: min(STRIP_ROWS, self.height - top)]
-                np.clip(values[top : top + STRIP_ROWS], 0, 1, out=part)
-                if np.isnan(part.max()):
-                    self.mended += int(np.isnan(part).sum())
-                    np.nan_to_num(part, copy=False)
-                np.multiply(part, self.scale, out=part)
-                np.add(part, 0.5, out=part)
-                np.copyto(pixels[top : top + STRIP_ROWS], part, casting="unsafe")
-            frame.pts = index
-            frame.time_base = self.time_base
-            yield frame
-
-    def sound(self) -> Sound | None:
-        audio = self.audio()
-        return tensor_sound(audio) if audio else None
-
-    def notes(self) -> list[str]:
-        """What is to be said of its pictures."""
-        mended = f"{self.mended} values of its pictures were NaN and are black"
-        return [NO_ALPHA] * self.alpha_lost + [mended] * bool(self.mended)
 
 
 class FileSource:
@@ -142,7 +44,14 @@ class FileSource:
     ):
         self.file, self.start, self.duration, self.poll = file, start, duration, poll
         self.alpha, self.options = alpha, options
+        self.version = self.version_now()
+        self.bytes = self.version[0]
         container = self.open_file()
+        if not container.streams.video[0].codec_context.pix_fmt:
+            # FFmpeg looks at 5 MB and 5 seconds of a file, and sound may fill them.
+            container.close()
+            self.options = options | {"probesize": str(self.bytes), "analyzeduration": str(WHOLE)}
+            container = self.open_file()
         self.unread = [container]
         # It and its streams hold one another: by itself it would stay open for long.
         weakref.finalize(self, container.close)
@@ -157,9 +66,15 @@ class FileSource:
         self.container = container.format.name
         self.brand = container.metadata.get("major_brand", "")
         self.codec = video.codec.canonical_name
-        self.pixel_format = video.codec_context.pix_fmt
-        self.hides_alpha = self.codec in ("vp8", "vp9") and video.metadata.get("alpha_mode") == "1"
+        self.pixel_format = video.codec_context.pix_fmt or "yuv420p"
+        # FFmpeg writes it in capitals beside the element of that name, and shows the last that it reads.
+        alpha = {key.lower(): value for key, value in video.metadata.items()}.get("alpha_mode") == "1"
+        self.hides_alpha = self.codec in ("vp8", "vp9") and alpha
+        self.promised = promised(self.head()) if "matroska" in self.container else 0
         self.audio_codecs = [it.codec.canonical_name for it in container.streams.audio if it.codec_context]
+        others = len(container.streams) - 1 - len(self.audio_codecs)
+        left_out = f"{others} of its tracks, further pictures, subtitles or data, were left out"
+        self.left_out = [left_out] * bool(others)
         hidden = [it.is_discard for it in video.index_entries]
         # An edit list can hide the end too, which a copied file would show again; a hidden start it keeps hidden.
         self.hides_its_end = True in hidden[hidden.index(False) :] if False in hidden else False
@@ -173,13 +88,20 @@ class FileSource:
         self.seconds = min(length, duration) if duration else length
         self.count = max(round(self.seconds * self.rate), 1)
         self.lasts = 1 / self.rate
+        self.early = Fraction(0)  # seconds of sound before the first picture
         self.first = int(start / video.time_base)
         self.end = int((start + duration) / video.time_base) if duration else None
         self.origin = self.first  # the pts that becomes 0, for the sound too; the first frame decoded corrects it
 
-    @property
-    def bytes(self) -> int:
-        return self.file.getbuffer().nbytes if isinstance(self.file, io.BytesIO) else Path(self.file).stat().st_size
+    def version_now(self) -> tuple[int, int]:
+        """Bytes of the file, and what else tells it from a later one of its name. Raises VideoUnreadable."""
+        if isinstance(self.file, io.BytesIO):
+            return self.file.getbuffer().nbytes, 0
+        try:
+            found = Path(self.file).stat()
+        except OSError as error:
+            raise self.unreadable(error) from error
+        return found.st_size, found.st_mtime_ns
 
     def head(self) -> bytes:
         if isinstance(self.file, io.BytesIO):
@@ -197,9 +119,17 @@ class FileSource:
             container = av.open(file, options=self.options)
         except (av.FFmpegError, OSError) as error:
             raise self.unreadable(error) from error
+        reason = None
         if not container.streams.video:
+            reason = "it has no picture"
+        elif not container.streams.video[0].codec_context:
+            reason = f"{self.name}: there is no decoder for its pictures"
+        # Its pictures and its sound would be of two files.
+        elif self.version_now() != self.version:
+            reason = f"{self.name} has changed while it was read; run the workflow again"
+        if reason:
             container.close()
-            raise VideoUnreadable(reason="it has no picture")
+            raise VideoUnreadable(reason=reason)
         return container
 
     @contextmanager
@@ -234,8 +164,8 @@ class FileSource:
             known = sum(it.timestamp >= begun for it in first.index_entries)
             if found < known:
                 raise VideoUnreadable(reason=f"{self.name} breaks off after {found} of {known} frames")
-        if "matroska" in self.container and self.bytes < (whole := promised(self.head())):
-            raise VideoUnreadable(reason=f"{self.name} breaks off after {self.bytes} of {whole} bytes")
+        if self.bytes < self.promised:
+            raise VideoUnreadable(reason=f"{self.name} breaks off after {self.bytes} of {self.promised} bytes")
 
     def decoded(
         self,
@@ -314,7 +244,9 @@ class FileSource:
 
     def notes(self) -> list[str]:
         has_alpha = self.hides_alpha or keeps_alpha(self.pixel_format)
-        return [NO_ALPHA] if has_alpha and not self.alpha else []
+        early = f"its sound began {float(self.early):.2f} s before its first picture: that was left out"
+        late = self.early > SLACK_SECONDS and not self.start
+        return self.left_out + [NO_ALPHA] * (has_alpha and not self.alpha) + [early] * late
 
     def sound(self) -> Sound | None:
         if not self.audio_codecs:
@@ -335,6 +267,7 @@ class FileSource:
                 begins = round(decoded.pts * decoded.time_base * rate) if decoded.pts is not None else None
                 if position is None:
                     position = begins or 0
+                    self.early = Fraction(first - position, rate)
                 elif begins is not None and begins > position + GAP_SECONDS * rate:
                     # Some cameras and editors write no sound where there is none.
                     yield from silence(max(position, first) - first, begins - first, rate, layout)

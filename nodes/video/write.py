@@ -82,7 +82,11 @@ def name(part: Path, final: Path) -> Path:
         # A folder, or a file system without hard links. A rename is atomic on each, but onto a file ext4 first writes
         # out all of the new one.
         return rename(part, final)
-    part.unlink()
+    try:
+        part.unlink()
+    except BaseException:
+        remove(final)
+        raise
     return final
 
 

@@ -338,7 +338,7 @@ def test_a_copy_keeps_what_people_wrote_and_says_what_it_leaves_out(tmp_path):
            "-metadata:s:a:1", "language=fra", path)  # fmt: skip
     source, target = open_source(file(path)), Target(tmp_path, "v", 1, "")
     made, written = write(source, target, {"format": "auto"}, None, {"prompt": "{}"}, Play())
-    assert written.notes == ["1 of its tracks, subtitles or data, were left out"]
+    assert written.notes == ["1 of its tracks, further pictures, subtitles or data, were left out"]
     with av.open(str(made)) as container:
         assert (container.metadata["title"], container.metadata["prompt"]) == ("Mine", "{}")
         assert [it.language for it in container.streams.audio] == ["deu", "fra"]

@@ -9,7 +9,7 @@ from clips import moving, pictures, probe
 from comfy_api.latest import InputImpl, Types
 from torch.nn import functional
 from xavi9videos.nodes.host.paths import Target
-from xavi9videos.nodes.video import source as source_module
+from xavi9videos.nodes.video import tensors as tensors_module
 from xavi9videos.nodes.video.planes import planes
 from xavi9videos.nodes.video.shape import shaped
 from xavi9videos.nodes.video.source import TensorSource, open_source
@@ -19,7 +19,7 @@ from xavi9videos.nodes.video.write import write
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Has every tensor pass for one of a GPU."""
-    monkeypatch.setattr(source_module, "is_elsewhere", lambda image: True)
+    monkeypatch.setattr(tensors_module, "is_elsewhere", lambda image: True)
 
 
 def smooth(height: int, width: int) -> torch.Tensor:
@@ -37,7 +37,7 @@ def frames_of(image, pixel_format):
 def test_planes_are_what_ffmpeg_makes_of_the_same_picture(monkeypatch, pixel_format, size):
     image = smooth(*size)
     expected = frames_of(image, pixel_format)
-    monkeypatch.setattr(source_module, "is_elsewhere", lambda image: True)
+    monkeypatch.setattr(tensors_module, "is_elsewhere", lambda image: True)
     found = frames_of(image, pixel_format)
     assert (found.width, found.height, found.format.name) == (expected.width, expected.height, pixel_format)
     for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
@@ -73,7 +73,7 @@ def test_a_save_from_elsewhere_shows_the_same(tmp_path, elsewhere, monkeypatch, 
         return write(open_source(video), Target(tmp_path, "v", 1, ""), {"format": key}, None, {})
 
     there, written = saved()
-    monkeypatch.setattr(source_module, "is_elsewhere", lambda image: False)
+    monkeypatch.setattr(tensors_module, "is_elsewhere", lambda image: False)
     here, expected = saved()
     assert written == expected and (size == (96, 128) or "127x95 became 128x96" in written.notes[0])
     assert probe(there)["video"]["color_space"] == "bt709"

@@ -107,6 +107,21 @@ def test_the_placeholder_goes_when_the_last_step_fails(target, monkeypatch, fail
     assert [it.name for it in target.folder.iterdir()] == ["part"]
 
 
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "no"), KeyboardInterrupt()])
+def test_the_name_goes_when_the_old_one_cannot(target, monkeypatch, failure):
+    def unlink(self, *arguments, **keywords):
+        if self.name == "part":
+            raise failure
+        original(self, *arguments, **keywords)
+
+    original = Path.unlink
+    (target.folder / "part").write_text("ours")
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(type(failure)):
+        nodes.publish(target.folder / "part", target, "mp4")
+    assert [it.name for it in target.folder.iterdir()] == ["part"]
+
+
 def test_part_and_final_lie_in_one_folder_and_the_part_is_hidden(write, target, monkeypatch):
     seen = []
     publish = nodes.publish
