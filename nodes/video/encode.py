@@ -20,6 +20,7 @@ from .formats import SEQUENCE, Format, Settings, pattern
 from .play import Fitted, Play, played
 from .sound import Cycle, Sound, Soundtrack
 from .source import Source, shaped
+from .tensors import is_deep
 
 T = TypeVar("T")
 
@@ -168,6 +169,10 @@ def end(source: Source, format: Format, encoder: str, codec: str, first: av.Vide
     # PyAV cannot tell their muxers.
     if source.upright_aspect != 1 and format.container in ("webm", "matroska", "webp"):
         notes.append(f"its pixels are {source.upright_aspect} as wide as high, which {format.key} was not told")
+    if source.hdr and format.container in ("gif", "webp", SEQUENCE):
+        notes.append(f"its HDR colours were not converted: {format.key} cannot say that they are, and looks pale")
+    elif source.hdr and not is_deep(first.format.name):
+        notes.append("it is HDR with 8 bits now, which may show bands in a sky: 10 bits do not")
     if first.width * first.height != source.width * source.height:
         notes.append(
             f"{source.width}x{source.height} became {first.width}x{first.height} (last row or column repeated), "

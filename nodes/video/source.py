@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.video.reformatter import ColorTrc
 from comfy_api.latest import Input, InputImpl
 
 from ..errors import VideoUnreadable
@@ -70,6 +71,7 @@ class FileSource:
         # FFmpeg writes it in capitals beside the element of that name, and shows the last that it reads.
         alpha = {key.lower(): value for key, value in video.metadata.items()}.get("alpha_mode") == "1"
         self.hides_alpha = self.codec in ("vp8", "vp9") and alpha
+        self.hdr = video.codec_context.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
         self.promised = promised(self.head()) if "matroska" in self.container else 0
         self.audio_codecs = [it.codec.canonical_name for it in container.streams.audio if it.codec_context]
         others = len(container.streams) - 1 - len(self.audio_codecs)

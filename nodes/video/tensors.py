@@ -64,7 +64,7 @@ class TensorSource:
         self.steady_rate = self.rate
         self.time_base = self.lasts = 1 / self.rate
         self.pixel_aspect = self.upright_aspect = Fraction(1)
-        self.mended = 0
+        self.mended, self.hdr = 0, False
         self.pixel_format = pixel_format
         self.channels = 4 if has_alpha and keeps_alpha(pixel_format) else 3
         self.alpha_lost = has_alpha and self.channels == 3

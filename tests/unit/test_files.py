@@ -174,3 +174,19 @@ def test_a_matroska_head_of_any_length(padding):
     file = head + b"\x18\x53\x80\x67" + b"\x01" + (1000).to_bytes(7) + bytes(1000)
     assert promised(file[:256]) in (0, len(file))
     assert promised(file) == len(file)
+
+
+def test_hdr_that_does_not_stay_hdr_is_said(saved, tmp_path):
+    pq = ("-vf", "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc")
+    hdr = ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64:r=24:d=0.2", *pq, "-pix_fmt", "yuv420p10le", "-c:v", "libx265",
+                 "-x265-params", "log-level=none", tmp_path / "hdr.mp4")  # fmt: skip
+    bands = "it is HDR with 8 bits now, which may show bands in a sky: 10 bits do not"
+    for key, notes in {"mp4-h265": [bands], "mov-prores": [], "png": ["its HDR colours were not converted: png cannot "
+                       "say that they are, and looks pale"]}.items():  # fmt: skip
+        assert saved(hdr, key)[1].notes == notes
+    chosen = {"format": "mp4-h265", "bit_depth": "10"}
+    source = open_source(InputImpl.VideoFromFile(str(hdr)), "yuv420p10le")
+    path, written = write(source, Target(tmp_path, "ten", 1, ""), chosen, None, {})
+    assert written.notes == []
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.color_trc == 16
