@@ -1,6 +1,7 @@
 """Where files go: inside the host's own folders, whatever a workflow says."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +12,7 @@ from comfy.cli_args import args
 from ..errors import BadFilenamePrefix, ModelFileMissing
 
 PIPELINE = "model_index.json"  # in the folder of a whole pipeline
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 FOLDERS = {"output": folder_paths.get_output_directory, "temp": folder_paths.get_temp_directory}
 
 
@@ -35,14 +37,17 @@ def save_target(prefix: str, save_to: str, width: int, height: int) -> Target:
         folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, FOLDERS[save_to](), width, height
         )
-        if stem in ("", ".", "..") or "\0" in stem or len(stem.encode()) > 200:
-            raise ValueError("it needs a file name of 1 to 200 bytes without NUL")
+        if stem in ("", ".") or ".." in stem or CONTROL.search(prefix) or len(stem.encode()) > 200:
+            # The host's /view would not show it.
+            raise ValueError("it needs a file name of 1 to 200 bytes, without two dots in a row or control characters")
         Path(folder).mkdir(parents=True, exist_ok=True)
+        # As the host's /view wants it, also where the prefix is a whole path.
+        subfolder = os.path.relpath(folder, FOLDERS[save_to]())
     except Exception as error:
         # The host raises a bare Exception for a path outside its folder, in several lines.
         reason = " ".join(str(error).split()).removeprefix("**** ERROR: ")
         raise BadFilenamePrefix(given=prefix, reason=reason, save_to=save_to) from None
-    return Target(Path(folder), stem, counter, subfolder)
+    return Target(Path(folder), stem, counter, "" if subfolder == os.curdir else subfolder)
 
 
 def model_names(kind: str, whole: str = "") -> list[str]:

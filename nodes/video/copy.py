@@ -97,8 +97,9 @@ def copy(
             if streams[0].codec_context.codec_tag == PLAYED_BY_APPLE:
                 new[streams[0].index].codec_context.codec_tag = PLAYED_BY_APPLE
             soundtrack = Soundtrack(output, audio_encoder, sound) if sound else None
+            late = max(streams[0].start_time or 0, 0)
             # A cut, and another sound, begin with the first picture.
-            begins = source.origin if source.trimmed else max(streams[0].start_time or 0, 0) if sound else 0
+            begins = source.origin if source.trimmed else late if sound else 0
             for packet in source.packets(old, streams):
                 if packet.dts is None:
                     continue
@@ -121,7 +122,7 @@ def copy(
             if not source.trimmed and streams[0].duration:
                 # Where pictures are stored in another order, a packet does not know its duration.
                 end = min(end, (streams[0].start_time or 0) - begins + streams[0].duration)
-            length = Fraction(end * streams[0].time_base)
+            length = Fraction((end - (0 if source.trimmed or sound else late)) * streams[0].time_base)
             if soundtrack:
                 soundtrack.end_at(length, lambda: step(done))
         context = streams[0].codec_context

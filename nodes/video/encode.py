@@ -215,6 +215,9 @@ def encode(
         # The encoder holds back some dozens of frames: what it has let go says how far the sound may be.
         for frame in chain(fitted.frames(), [None]):
             for packet in encoded(frame):
+                if frame is None and fitted.count <= 2:
+                    # So few are stored in their order, and x265 has not set it yet.
+                    packet.dts = packet.pts
                 at = packet.dts * packet.time_base
                 begun = at if begun is None else begun
                 if waiting:

@@ -31,6 +31,10 @@ def preview(path: Path, written: Written) -> Path | None:
         log.warning("%s has no preview: %s", path, error)
         made.unlink(missing_ok=True)
         return None
+    except BaseException:
+        # The user's interrupt.
+        made.unlink(missing_ok=True)
+        raise
 
 
 def shown(path: Path, subfolder: str, save_to: str, format: Format | None, written: Written, **measured) -> dict:

@@ -4,7 +4,7 @@ import io
 import math
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from av.video.reformatter import ColorTrc
 from comfy_api.latest import Input, InputImpl
 
 from ..errors import VideoUnreadable
+from .formats import PICTURES
 from .lazy import LazyVideo
 from .matroska import HEAD_BYTES, exact_rate, promised
 from .shape import at_rate, shaped
@@ -45,7 +46,10 @@ class FileSource:
     ):
         self.file, self.start, self.duration, self.poll = file, start, duration, poll
         self.alpha, self.options = alpha, options
-        self.version = self.version_now()
+        try:
+            self.version = self.version_now()
+        except OSError as error:
+            raise self.unreadable(error) from error
         self.bytes = self.version[0]
         container = self.open_file()
         if not container.streams.video[0].codec_context.pix_fmt:
@@ -96,14 +100,19 @@ class FileSource:
         self.origin = self.first  # the pts that becomes 0, for the sound too; the first frame decoded corrects it
 
     def version_now(self) -> tuple[int, int]:
-        """Bytes of the file, and what else tells it from a later one of its name. Raises VideoUnreadable."""
+        """Bytes of the file, and what else tells it from a later one of its name."""
         if isinstance(self.file, io.BytesIO):
             return self.file.getbuffer().nbytes, 0
-        try:
-            found = Path(self.file).stat()
-        except OSError as error:
-            raise self.unreadable(error) from error
+        path = Path(self.file)
+        found = (path.parent if path.name == PICTURES else path).stat()
         return found.st_size, found.st_mtime_ns
+
+    def check_version(self):
+        """Raise VideoUnreadable where the file is another now: pictures and sound would be of both."""
+        # One that is gone is still there for who has opened it.
+        with suppress(OSError):
+            if self.version_now() != self.version:
+                raise VideoUnreadable(reason=f"{self.name} has changed while it was read; run the workflow again")
 
     def head(self) -> bytes:
         if isinstance(self.file, io.BytesIO):
@@ -121,17 +130,15 @@ class FileSource:
             container = av.open(file, options=self.options)
         except (av.FFmpegError, OSError) as error:
             raise self.unreadable(error) from error
-        reason = None
-        if not container.streams.video:
-            reason = "it has no picture"
-        elif not container.streams.video[0].codec_context:
-            reason = f"{self.name}: there is no decoder for its pictures"
-        # Its pictures and its sound would be of two files.
-        elif self.version_now() != self.version:
-            reason = f"{self.name} has changed while it was read; run the workflow again"
-        if reason:
+        try:
+            self.check_version()
+            if not container.streams.video:
+                raise VideoUnreadable(reason="it has no picture")
+            if not container.streams.video[0].codec_context:
+                raise VideoUnreadable(reason=f"{self.name}: there is no decoder for its pictures")
+        except VideoUnreadable:
             container.close()
-            raise VideoUnreadable(reason=reason)
+            raise
         return container
 
     @contextmanager
@@ -144,6 +151,7 @@ class FileSource:
             container = self.open_file()
         with container:
             yield container
+        self.check_version()
 
     def packets(self, container: av.container.InputContainer, streams: list[av.stream.Stream]) -> Iterator[av.Packet]:
         """The packets of these streams from the keyframe of the first before the trim. Raises VideoUnreadable."""

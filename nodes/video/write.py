@@ -145,7 +145,7 @@ def write(
         with part_in(target.folder, target.stem) as part:
             if container:
                 other = play.heard(sound, Cycle(1 / source.rate)) if audio or play.sound == REPEAT_SOUND else None
-                keep = play.sound != NO_SOUND
+                keep = play.sound != NO_SOUND and not audio
                 written = copy(source, part, container, COPIED[container][2], tags, other, step, keep)
             else:
                 if format.container == SEQUENCE:
@@ -153,6 +153,8 @@ def write(
                 written = encode_best(source, part, format, given, tags, sound, step, play)
                 if format.container in OWN_TAGS:
                     OWN_TAGS[format.container](part, tags)
+            if audio and play.sound != NO_SOUND and not tensor_sound(audio):
+                written.notes.append("it has no sound: the audio has no samples")
             return publish(part, target, container or format.extension), written
     except OSError as error:
         if error.errno == errno.ENOSPC:

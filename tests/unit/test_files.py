@@ -1,5 +1,6 @@
 """Files as VIDEO: what of them must not be lost without a word, and what may happen to them while they are read."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -9,10 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from clips import sine, write_file
-from comfy_api.latest import InputImpl
+from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes import errors
 from xavi9videos.nodes.host.paths import Target
+from xavi9videos.nodes.video import show
 from xavi9videos.nodes.video.matroska import promised
 from xavi9videos.nodes.video.play import Play
 from xavi9videos.nodes.video.source import open_source
@@ -127,6 +130,19 @@ def test_a_source_that_is_deleted_is_not_taken_for_a_full_disk(saved, tmp_path, 
         saved(source, key)
 
 
+@pytest.mark.parametrize("trim", [{}, {"duration": 1.0}])
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, trim):
+    """Two silent recordings of one length: without a look at the end some pictures of each would be saved."""
+    red, blue = (ffmpeg("-f", "lavfi", "-i", f"color={it}:s=640x360:r=24:d=2,noise=alls=60", "-g", 12,
+                        tmp_path / f"{it}.mkv") for it in ("red", "blue"))  # fmt: skip
+    source = opened(red, **trim)
+    frames = source.frames()
+    next(frames)
+    overwritten(red, blue)
+    with pytest.raises(errors.VideoUnreadable, match="red.mkv has changed while it was read"):
+        list(frames)
+
+
 def test_sound_before_the_first_picture_is_said(saved, tmp_path):
     late = ffmpeg("-f", "lavfi", "-i", "sine=d=1.5", "-itsoffset", 0.5, "-i", write_file(tmp_path / "a.mp4", frames=24),
                   "-map", "1:v", "-map", "0:a", "-c:v", "copy", tmp_path / "late.mkv")  # fmt: skip
@@ -144,7 +160,30 @@ def test_another_sound_begins_with_the_first_picture(saved, tmp_path, key):
     assert begins(late) == [0.5, 0]
     path, written = saved(late, key, sine(1))
     assert written.encoder == ("copy" if key == "auto" else "libx264")
+    assert saved(late, "auto")[1].seconds == 1
     assert begins(path) == [0, 0] and written.seconds == 1 and written.notes == []
+
+
+@pytest.mark.parametrize("key", ["auto", "mp4-h264"])
+def test_an_audio_without_a_sample_is_silence_and_said(saved, tmp_path, key):
+    nothing = {"waveform": torch.zeros(1, 2, 0), "sample_rate": 44100}
+    path, written = saved(write_file(tmp_path / "a.mp4", frames=24), key, nothing)
+    assert written.notes == ["it has no sound: the audio has no samples"]
+    with av.open(str(path)) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_h265_of_so_few_pictures_has_times(saved, frames):
+    for grey in range(8):
+        images = torch.full((frames, 64, 96, 3), grey / 8)
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(24)))
+        path, _ = saved(open_source(video), "mp4-h265")
+        with av.open(str(path)) as container:
+            assert [round(it.time * 24, 3) for it in container.decode(video=0)] == list(range(frames))
+        with av.open(str(path)) as container:
+            shifts = {(it.pts - it.dts) * it.time_base * 24 for it in container.demux(video=0) if it.size}
+            assert container.duration == round(frames / 24 * 1_000_000) and max(map(abs, shifts)) < 4
 
 
 @pytest.mark.parametrize("key", ["auto", "mp4-h264"])
@@ -190,3 +229,22 @@ def test_hdr_that_does_not_stay_hdr_is_said(saved, tmp_path):
     assert written.notes == []
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.color_trc == 16
+
+
+def test_an_interrupted_preview_leaves_nothing(saved, tmp_path, monkeypatch):
+    class Interrupt(BaseException):
+        pass
+
+    polls = itertools.count()
+
+    def poll():
+        if next(polls) == 40:
+            assert (tmp_path / "preview.mp4").exists()
+            raise Interrupt
+
+    path, written = saved(write_file(tmp_path / "a.mp4", frames=48), "mkv-ffv1")
+    monkeypatch.setattr(show.paths, "temp_file", lambda suffix: tmp_path / f"preview{suffix}")
+    monkeypatch.setattr(show.progress, "stop_if_interrupted", poll)
+    with pytest.raises(Interrupt):
+        show.preview(path, written)
+    assert {it.name for it in tmp_path.iterdir()} == {"a.mp4", path.name}

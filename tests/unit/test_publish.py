@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import folder_paths
 import pytest
 import torch
 from clips import pictures, write_file
@@ -259,10 +260,19 @@ def test_what_was_cut_away_on_a_phone_is_neither_missed_nor_brought_back(tmp_pat
     assert len(pictures(file)) == len(pictures(path)) == written.frames == 24
 
 
+def test_a_whole_path_inside_the_folder_is_as_good():
+    folder = Path(folder_paths.get_output_directory(), ".hidden", "whole")
+    target = save_target(str(folder / "v"), "output", 64, 48)
+    assert (target.folder, target.subfolder) == (folder, ".hidden/whole")
+    assert save_target("v", "output", 64, 48).subfolder == ""
+    folder.rmdir()
+
+
 LONG = "n" * 300
 
 
-@pytest.mark.parametrize("prefix", ["../x", "/x", "a/../../x", "..", ".", "", "a\0b", LONG, f"{LONG}/x", "x/.."])
+@pytest.mark.parametrize("prefix", ["../x", "/x", "a/../../x", "..", ".", "", "a\0b", LONG, f"{LONG}/x", "x/..", "v...",
+                                    "..\\..\\x", "a\nb", "a\nb/v", "v\x7f"])  # fmt: skip
 def test_a_prefix_outside_the_folder_or_without_a_name_is_refused(prefix):
     with pytest.raises(errors.BadFilenamePrefix, match="output folder") as caught:
         save_target(prefix, "output", 64, 48)
