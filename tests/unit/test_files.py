@@ -238,11 +238,11 @@ def test_an_interrupted_preview_leaves_nothing(saved, tmp_path, monkeypatch):
     polls = itertools.count()
 
     def poll():
-        if next(polls) == 40:
+        if next(polls) == 450:
             assert (tmp_path / "preview.mp4").exists()
             raise Interrupt
 
-    path, written = saved(write_file(tmp_path / "a.mp4", frames=48), "mkv-ffv1")
+    path, written = saved(write_file(tmp_path / "a.mp4", frames=300), "mkv-ffv1")
     monkeypatch.setattr(show.paths, "temp_file", lambda suffix: tmp_path / f"preview{suffix}")
     monkeypatch.setattr(show.progress, "stop_if_interrupted", poll)
     with pytest.raises(Interrupt):
