@@ -22,6 +22,12 @@ def moving(frames: int, height: int, width: int) -> torch.Tensor:
     return torch.stack(pictures) if frames else torch.empty(0, height, width, 3)
 
 
+def ffmpeg(*arguments) -> Path:
+    """Runs FFmpeg's program, which is not ours. The last argument is the file that it makes."""
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
+    return arguments[-1]
+
+
 def sine(seconds: float, rate: int = 48_000, channels: int = 2, frequency: int = 440) -> dict:
     """The host's AUDIO."""
     wave = 0.5 * torch.sin(torch.arange(round(seconds * rate)) * 2 * torch.pi * frequency / rate)

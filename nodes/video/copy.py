@@ -122,7 +122,7 @@ def copy(
             if not source.trimmed and streams[0].duration:
                 # Where pictures are stored in another order, a packet does not know its duration.
                 end = min(end, (streams[0].start_time or 0) - begins + streams[0].duration)
-            length = Fraction((end - (0 if source.trimmed or sound else late)) * streams[0].time_base)
+            length = Fraction((end - (0 if source.trimmed else late - begins)) * streams[0].time_base)
             if soundtrack:
                 soundtrack.end_at(length, lambda: step(done))
         context = streams[0].codec_context

@@ -104,6 +104,7 @@ class FileSource:
         if isinstance(self.file, io.BytesIO):
             return self.file.getbuffer().nbytes, 0
         path = Path(self.file)
+        # A folder of pictures is read by a pattern, which is no file.
         found = (path.parent if path.name == PICTURES else path).stat()
         return found.st_size, found.st_mtime_ns
 

@@ -3,7 +3,6 @@
 import itertools
 import os
 import shutil
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import sine, write_file
+from clips import ffmpeg, sine, write_file
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes import errors
 from xavi9videos.nodes.host.paths import Target
@@ -23,11 +22,6 @@ from xavi9videos.nodes.video.write import format_of, write
 
 LEFT_OUT = "1 of its tracks, further pictures, subtitles or data, were left out"
 HOLE = ("-f", "lavfi", "-i", "testsrc2=s=64x64:r=24:d=1", "-itsoffset", "0.5", "-f", "lavfi", "-i", "sine=d=0.5")
-
-
-def ffmpeg(*arguments) -> Path:
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
-    return arguments[-1]
 
 
 def opened(path: Path, key: str = "mp4-h264", **trim):
@@ -118,7 +112,7 @@ def test_pictures_and_sound_are_of_one_file(saved, tmp_path, change):
 
 @pytest.mark.parametrize("key", ["auto", "mp4-h264"])
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_a_source_that_is_deleted_is_not_taken_for_a_full_disk(saved, tmp_path, ending, key):
+def test_a_source_that_is_deleted_is_read_to_its_end_or_named(saved, tmp_path, ending, key):
     path = ffmpeg("-i", write_file(tmp_path / "a.mp4", frames=24), "-c", "copy", tmp_path / f"b.{ending}")
     source = opened(path)
     path.unlink()
@@ -238,6 +232,7 @@ def test_an_interrupted_preview_leaves_nothing(saved, tmp_path, monkeypatch):
     polls = itertools.count()
 
     def poll():
+        # 300 packets are looked through before, for whether the file is steady.
         if next(polls) == 450:
             assert (tmp_path / "preview.mp4").exists()
             raise Interrupt

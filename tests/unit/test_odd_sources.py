@@ -2,7 +2,6 @@
 
 import math
 import struct
-import subprocess
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -12,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from clips import moving, probe, sine, write_file
+from clips import ffmpeg, moving, probe, sine, write_file
 from comfy_api.latest import InputImpl, Types
 from xavi9videos.nodes import errors
 from xavi9videos.nodes.host.paths import Target
@@ -34,10 +33,6 @@ def saved(tmp_path):
 
 def tensor(images, rate=Fraction(24), audio=None):
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=rate, audio=audio))
-
-
-def ffmpeg(*arguments):
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
 
 
 def file(path):
