@@ -1,6 +1,7 @@
 """What every test stands on: the host's modules, the pack as the package xavi9videos, a NIM and a real server."""
 
 import importlib.util
+import signal
 import sys
 import tempfile
 
@@ -29,6 +30,8 @@ _spec.loader.exec_module(sys.modules["xavi9videos"])
 
 
 def pytest_configure(config):
+    # A shell makes its background jobs ignore it, and so would each server that is to end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Two threads that wait for each other at every tiny tensor are slower than one, and much so on busy cores.
     import torch
 
