@@ -25,8 +25,8 @@ ABOUT = ("title", "artist", "comment", "date", "description", "copyright")
 LARGE_BYTES = 8_000_000
 # FFmpeg writes a file in pieces of this size, which ext4 takes a fifth faster where they begin at multiples of it.
 PIECE_BYTES = 1 << 18
-# What lies before the packets beside the index: ftyp, of four brands, and the heads of free and mdat.
-HEAD_BYTES = 32 + 8 + 8
+# What lies before the packets beside the index: ftyp, with the four brands of H.264, and the heads of free and mdat.
+BOXES_BYTES = 32 + 8 + 8
 
 
 def copyable(source: Source) -> str | None:
@@ -68,7 +68,7 @@ def index_bytes(streams: list[av.stream.Stream], tags: dict[str, str]) -> int:
         return 0
     extra = sum(len(it.codec_context.extradata or b"") for it in streams)
     index = 48 * sum(it.frames for it in streams) + extra + sum(len(it.encode()) + 128 for it in tags.values())
-    return math.ceil((HEAD_BYTES + 64_000 + index) / PIECE_BYTES) * PIECE_BYTES - HEAD_BYTES
+    return math.ceil((BOXES_BYTES + 64_000 + index) / PIECE_BYTES) * PIECE_BYTES - BOXES_BYTES
 
 
 def copy(
